@@ -1,0 +1,1 @@
+"""Control groups v2: the delegated subtree, limits, figures."""

@@ -1,0 +1,1 @@
+"""Network namespaces: bridge, veth, addresses, firewall."""

@@ -1,0 +1,1 @@
+"""Root filesystems: images, overlay, mounts, the machine's own /usr."""

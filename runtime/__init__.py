@@ -1,0 +1,1 @@
+"""Containers, pods, the monitor, the supervisor and the command line."""

@@ -1,0 +1,1 @@
+"""From a Kubernetes pod to running containers."""

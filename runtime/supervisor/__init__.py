@@ -1,0 +1,1 @@
+"""Desired state: the store, the reconciler, the node and the door."""
