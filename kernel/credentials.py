@@ -1,0 +1,146 @@
+"""Capabilities and process attributes: capget(2), capset(2), prctl(2)."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int, c_ulong, c_void_p
+from typing import NamedTuple
+
+from kernel.errors import SystemCallError
+from kernel.syscalls import SystemCall
+
+_NAMES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+CAPABILITIES: dict[str, int] = {f"CAP_{name}": number for number, name in enumerate(_NAMES.split())}
+"""Number of each capability, capabilities(7)."""
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_EINVAL = 22
+
+_prctl = SystemCall("prctl", option=c_int, arg2=c_ulong, arg3=c_ulong, arg4=c_ulong, arg5=c_ulong)
+_capget = SystemCall("capget", header=c_void_p, data=c_void_p)
+_capset = SystemCall("capset", header=c_void_p, data=c_void_p)
+
+
+class CapabilitySets(NamedTuple):
+    """A thread's three sets, as bit masks (capabilities(7))."""
+
+    effective: int
+    permitted: int
+    inheritable: int
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", c_int)]
+
+
+class _Data(ctypes.Structure):
+    _fields_ = [("words", ctypes.c_uint32 * 6)]
+
+
+def mask(names: list[str] | tuple[str, ...]) -> int:
+    """The bit mask of the named capabilities. KeyError for an unknown name."""
+    result = 0
+    for name in names:
+        result |= 1 << CAPABILITIES[name]
+    return result
+
+
+def names(bits: int) -> list[str]:
+    """The names in a bit mask."""
+    return [name for name, number in CAPABILITIES.items() if bits >> number & 1]
+
+
+def capget() -> CapabilitySets:
+    """capget(2) of this thread."""
+    header, data = _Header(_CAPABILITY_VERSION_3, 0), _Data()
+    _capget(ctypes.addressof(header), ctypes.addressof(data))
+    low_high = list(data.words)
+    return CapabilitySets(*(low_high[i] | low_high[i + 3] << 32 for i in range(3)))
+
+
+def capset(sets: CapabilitySets) -> None:
+    """capset(2) of this thread."""
+    header, data = _Header(_CAPABILITY_VERSION_3, 0), _Data()
+    for index, bits in enumerate(sets):
+        data.words[index] = bits & 0xFFFFFFFF
+        data.words[index + 3] = bits >> 32
+    _capset(ctypes.addressof(header), ctypes.addressof(data))
+
+
+def bounding_set() -> int:
+    """The bounding set as a bit mask, asked capability by capability up to the kernel's last."""
+    bits = 0
+    for number in range(64):
+        try:
+            bits |= _prctl(PR_CAPBSET_READ, number, 0, 0, 0) << number
+        except SystemCallError as error:
+            if error.errno != _EINVAL:
+                raise
+            break
+    return bits
+
+
+def drop_bounding(keep: int, present: int) -> None:
+    """Drop from the bounding set what is in `present` and not in `keep`."""
+    for number in range(64):
+        if present >> number & 1 and not keep >> number & 1:
+            _prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def clear_ambient() -> None:
+    """Empty the ambient set."""
+    _prctl(PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def raise_ambient(bits: int) -> None:
+    """Add to the ambient set; each must be permitted and inheritable already."""
+    for number in range(64):
+        if bits >> number & 1:
+            _prctl(PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
+def set_keep_capabilities(keep: bool) -> None:
+    """PR_SET_KEEPCAPS: whether permitted capabilities outlive the change from uid 0 to another."""
+    _prctl(PR_SET_KEEPCAPS, int(keep), 0, 0, 0)
+
+
+def set_no_new_privs() -> None:
+    """PR_SET_NO_NEW_PRIVS: execve never grants more; cannot be taken back."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """PR_SET_DUMPABLE: off, /proc/PID belongs to root and nobody less privileged may ptrace."""
+    _prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def set_parent_death_signal(signum: int) -> None:
+    """PR_SET_PDEATHSIG: the signal to get when the parent thread ends; 0 for none."""
+    _prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def set_child_subreaper() -> None:
+    """PR_SET_CHILD_SUBREAPER: orphaned descendants become this process's children."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """PR_SET_NAME: what ps(1) shows, 15 bytes at most."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15], 16)
+    _prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0)

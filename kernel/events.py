@@ -1,0 +1,73 @@
+"""The event stream: every system call, netlink request and cgroup write, to whoever listens.
+
+An instrument is a function of one `Event`. With none subscribed a call pays one test of an empty list. An instrument
+that raises is reported on the standard error and dropped, so that an observer never breaks what it observes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """One thing asked of the kernel.
+
+    `time` is CLOCK_MONOTONIC in seconds, `errno` is 0 on success, `pid` is the asking process as it sees itself.
+    """
+
+    name: str
+    arguments: Mapping[str, object]
+    result: object
+    errno: int
+    time: float
+    pid: int
+
+
+Instrument = Callable[[Event], None]
+
+instruments: list[Instrument] = []
+
+
+def subscribe(instrument: Instrument) -> Callable[[], None]:
+    """Send every event to `instrument` from now on; the answer takes it off again."""
+    instruments.append(instrument)
+
+    def unsubscribe() -> None:
+        if instrument in instruments:
+            instruments.remove(instrument)
+
+    return unsubscribe
+
+
+def observed() -> bool:
+    """Whether anybody listens: ask before building costly arguments."""
+    return bool(instruments)
+
+
+def emit(name: str, arguments: Mapping[str, object], result: object = None, errno: int = 0) -> None:
+    """Tell every instrument of one finished call."""
+    if not instruments:
+        return
+    event = Event(name, arguments, result, errno, time.monotonic(), os.getpid())
+    for instrument in tuple(instruments):
+        try:
+            instrument(event)
+        except Exception as error:
+            instruments.remove(instrument)
+            print(f"rawpod: instrument {instrument!r} dropped: {error!r}", file=sys.stderr)
+
+
+@contextmanager
+def report(name: str, **arguments: object) -> Iterator[None]:
+    """Emit one event for the work inside: for netlink requests, cgroup writes and other seams to the kernel."""
+    try:
+        yield
+    except Exception as error:
+        emit(name, arguments, None, getattr(error, "errno", None) or -1)
+        raise
+    emit(name, arguments)
