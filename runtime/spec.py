@@ -1,0 +1,409 @@
+"""The container description: OCI runtime-spec 1.2 as types.
+
+Every part of `config.json` for Linux has its type here, also the parts that rawpod does not execute yet: `unsupported`
+names those when they are present, so that nothing a user asked for is dropped in silence. Unknown properties are
+ignored, as the specification's section on extensibility demands. Other platforms' sections are plain mappings.
+
+rawpod adds one thing of its own: a first mount with destination `/` and type `overlay` (options `lowerdir=`,
+`upperdir=`, `workdir=`) is the root filesystem, and takes the place of `root.path`.
+
+Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/spec.md
+"""
+
+# ruff: noqa: RUF012 - msgspec copies mutable defaults
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from runtime.spec_resources import (
+    CPU,
+    BlockIO,
+    DeviceRule,
+    HugepageLimit,
+    InterfacePriority,
+    Memory,
+    NetworkResources,
+    Pids,
+    Rdma,
+    Resources,
+    SpecStruct,
+    ThrottleDevice,
+    WeightDevice,
+)
+
+__all__ = [
+    "CPU",
+    "OCI_VERSION",
+    "BlockIO",
+    "Capabilities",
+    "Config",
+    "ConsoleSize",
+    "Device",
+    "DeviceRule",
+    "ExecCPUAffinity",
+    "Hook",
+    "Hooks",
+    "HugepageLimit",
+    "IDMapping",
+    "IOPriority",
+    "IntelRdt",
+    "InterfacePriority",
+    "Linux",
+    "Memory",
+    "Mount",
+    "Namespace",
+    "NetworkResources",
+    "Personality",
+    "Pids",
+    "Process",
+    "Rdma",
+    "Resources",
+    "Rlimit",
+    "Root",
+    "Scheduler",
+    "Seccomp",
+    "SeccompArg",
+    "SeccompSyscall",
+    "SpecStruct",
+    "State",
+    "Status",
+    "ThrottleDevice",
+    "TimeOffset",
+    "User",
+    "WeightDevice",
+    "check",
+    "dump",
+    "dump_state",
+    "load",
+    "load_state",
+    "unsupported",
+]
+
+OCI_VERSION = "1.2.0"
+
+
+class User(SpecStruct):
+    """Who the process runs as; all ids are as seen inside the container."""
+
+    uid: int = 0
+    gid: int = 0
+    umask: int | None = None
+    additional_gids: list[int] = []
+    username: str = ""
+
+
+class Capabilities(SpecStruct):
+    """The five capability sets (capabilities(7)), names with the CAP_ prefix."""
+
+    bounding: list[str] = []
+    effective: list[str] = []
+    inheritable: list[str] = []
+    permitted: list[str] = []
+    ambient: list[str] = []
+
+
+class Rlimit(SpecStruct):
+    """One limit of setrlimit(2), `type` as RLIMIT_NOFILE."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+class ConsoleSize(SpecStruct):
+    """The terminal's size in characters."""
+
+    height: int
+    width: int
+
+
+class Scheduler(SpecStruct):
+    """sched_setattr(2); runtime, deadline and period in nanoseconds."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: list[str] = []
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IOPriority(SpecStruct):
+    """ioprio_set(2)."""
+
+    class_: str = msgspec.field(name="class")
+    priority: int
+
+
+class ExecCPUAffinity(SpecStruct):
+    """CPU lists for a process that joins a running container."""
+
+    initial: str = ""
+    final: str = ""
+
+
+class Process(SpecStruct):
+    """The process that is executed in the container (config.md, section Process)."""
+
+    cwd: str
+    terminal: bool = False
+    console_size: ConsoleSize | None = None
+    user: User = msgspec.field(default_factory=User)
+    args: list[str] = []
+    command_line: str = ""
+    env: list[str] = []
+    capabilities: Capabilities | None = None
+    rlimits: list[Rlimit] = []
+    no_new_privileges: bool = False
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    oom_score_adj: int | None = None
+    scheduler: Scheduler | None = None
+    io_priority: IOPriority | None = msgspec.field(default=None, name="ioPriority")
+    exec_cpu_affinity: ExecCPUAffinity | None = msgspec.field(default=None, name="execCPUAffinity")
+
+
+class Root(SpecStruct):
+    """The root filesystem: a directory of the host, absolute or relative to the bundle."""
+
+    path: str
+    readonly: bool = False
+
+
+class IDMapping(SpecStruct):
+    """A range of user or group ids of a user namespace (user_namespaces(7))."""
+
+    container_id: int = msgspec.field(name="containerID")
+    host_id: int = msgspec.field(name="hostID")
+    size: int
+
+
+class Mount(SpecStruct):
+    """A mount below the root; an empty type together with the option `bind` or `rbind` is a bind mount."""
+
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: list[str] = []
+    uid_mappings: list[IDMapping] = []
+    gid_mappings: list[IDMapping] = []
+
+
+class Hook(SpecStruct):
+    """A program to run at a point of the container's life; timeout in seconds."""
+
+    path: str
+    args: list[str] = []
+    env: list[str] = []
+    timeout: int | None = None
+
+
+class Hooks(SpecStruct):
+    """All points at which programs can be run (config.md, section POSIX-platform Hooks)."""
+
+    prestart: list[Hook] = []
+    create_runtime: list[Hook] = []
+    create_container: list[Hook] = []
+    start_container: list[Hook] = []
+    poststart: list[Hook] = []
+    poststop: list[Hook] = []
+
+
+class Namespace(SpecStruct):
+    """A namespace: new without a path, joined with one (namespaces(7))."""
+
+    type: str
+    path: str = ""
+
+
+class Device(SpecStruct):
+    """A device node; the file mode is a number, not an octal string."""
+
+    path: str
+    type: str
+    major: int = 0
+    minor: int = 0
+    file_mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+class SeccompArg(SpecStruct):
+    """A condition on a system call's argument."""
+
+    index: int
+    value: int
+    op: str
+    value_two: int = 0
+
+
+class SeccompSyscall(SpecStruct):
+    """What happens on a group of system calls."""
+
+    names: list[str]
+    action: str
+    errno_ret: int | None = None
+    args: list[SeccompArg] = []
+
+
+class Seccomp(SpecStruct):
+    """A seccomp filter (seccomp(2))."""
+
+    default_action: str
+    default_errno_ret: int | None = None
+    architectures: list[str] = []
+    flags: list[str] = []
+    listener_path: str = ""
+    listener_metadata: str = ""
+    syscalls: list[SeccompSyscall] = []
+
+
+class IntelRdt(SpecStruct):
+    """Intel's resource director."""
+
+    clos_id: str = msgspec.field(default="", name="closID")
+    l3_cache_schema: str = msgspec.field(default="", name="l3CacheSchema")
+    mem_bw_schema: str = ""
+    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")
+    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
+
+
+class Personality(SpecStruct):
+    """personality(2)."""
+
+    domain: str
+    flags: list[str] = []
+
+
+class TimeOffset(SpecStruct):
+    """The offset of a clock in a time namespace (time_namespaces(7))."""
+
+    secs: int = 0
+    nanosecs: int = 0
+
+
+class Linux(SpecStruct):
+    """The Linux part of the configuration (config-linux.md)."""
+
+    namespaces: list[Namespace] = []
+    uid_mappings: list[IDMapping] = []
+    gid_mappings: list[IDMapping] = []
+    time_offsets: dict[str, TimeOffset] = {}
+    devices: list[Device] = []
+    cgroups_path: str = ""
+    resources: Resources | None = None
+    rootfs_propagation: str = ""
+    seccomp: Seccomp | None = None
+    sysctl: dict[str, str] = {}
+    masked_paths: list[str] = []
+    readonly_paths: list[str] = []
+    mount_label: str = ""
+    intel_rdt: IntelRdt | None = None
+    personality: Personality | None = None
+
+
+class Config(SpecStruct):
+    """`config.json`."""
+
+    oci_version: str
+    root: Root | None = None
+    mounts: list[Mount] = []
+    process: Process | None = None
+    hostname: str = ""
+    domainname: str = ""
+    hooks: Hooks | None = None
+    annotations: dict[str, str] = {}
+    linux: Linux | None = None
+    solaris: dict[str, Any] | None = None
+    windows: dict[str, Any] | None = None
+    vm: dict[str, Any] | None = None
+    zos: dict[str, Any] | None = None
+
+
+class Status(StrEnum):
+    """The states of a container and what may be done in each (runtime.md, section Lifecycle)."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+    @property
+    def can_start(self) -> bool:
+        """Only a created container is started, and only once."""
+        return self is Status.CREATED
+
+    @property
+    def can_kill(self) -> bool:
+        """A signal needs a process."""
+        return self in (Status.CREATED, Status.RUNNING)
+
+    @property
+    def can_delete(self) -> bool:
+        """Only what has stopped is deleted; forcing means to stop it first."""
+        return self is Status.STOPPED
+
+
+class State(SpecStruct):
+    """A container's state (runtime.md, section State).
+
+    `process_start_time` is rawpod's own property: clock ticks after boot (proc_pid_stat(5), field 22), which tells the
+    process from another one that was given the same pid later.
+    """
+
+    id: str
+    status: Status
+    bundle: str
+    pid: int = 0
+    oci_version: str = OCI_VERSION
+    annotations: dict[str, str] = {}
+    process_start_time: int = 0
+
+
+def load(data: bytes) -> Config:
+    """Decode `config.json`; raises BadInput when it is no JSON or a property has the wrong type."""
+    from kernel.errors import BadInput
+
+    try:
+        return msgspec.json.decode(data, type=Config)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadInput(f"config.json: {error}", remedy="see the OCI runtime specification, config.md") from error
+
+
+def dump(config: Config) -> bytes:
+    """Encode as `config.json`, properties at their default left out."""
+    return msgspec.json.encode(config)
+
+
+def load_state(data: bytes) -> State:
+    """Decode `state.json`; raises BadInput when it is damaged."""
+    from kernel.errors import BadInput
+
+    try:
+        return msgspec.json.decode(data, type=State)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadInput(f"state.json: {error}") from error
+
+
+def dump_state(state: State) -> bytes:
+    """Encode as `state.json`; the version is always written, as the specification demands."""
+    return msgspec.json.encode({"ociVersion": state.oci_version, **msgspec.to_builtins(state)})
+
+
+def unsupported(config: Config) -> list[str]:
+    """The JSON paths of all parts present that rawpod does not execute."""
+    from runtime import spec_check
+
+    return spec_check.unsupported(config)
+
+
+def check(config: Config) -> None:
+    """Refuse what is malformed (BadInput) and what rawpod does not execute (NotSupported, naming each part)."""
+    from runtime import spec_check
+
+    spec_check.check(config)

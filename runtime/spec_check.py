@@ -1,0 +1,294 @@
+"""What a container description must fulfil before rawpod builds it.
+
+Two questions, both answered without touching the system: is the description well formed (`faults`), and does it ask for
+something rawpod does not do yet (`unsupported`)? Both give JSON paths, so that the author finds the place.
+
+Rules of the device controller (`linux.resources.devices`) are refused altogether, also the usual deny-all rule that
+other tools write: rawpod loads no device program yet, and a rule that is accepted must hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kernel.errors import BadInput, NotSupported
+from runtime import spec
+
+MAX_ID = 2**32 - 2  # 2^32 - 1 is (uid_t) -1, which setuid(2) and chown(2) read as "leave unchanged"
+NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup")
+PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
+DEFAULT_DEVICES = {
+    "/dev/null": (1, 3),
+    "/dev/zero": (1, 5),
+    "/dev/full": (1, 7),
+    "/dev/random": (1, 8),
+    "/dev/urandom": (1, 9),
+    "/dev/tty": (5, 0),
+}
+
+# The same names as kernel.credentials.CAPABILITIES, which this module may not import: it is pure, that one makes calls.
+CAPABILITIES = frozenset(
+    f"CAP_{name}"
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+        "PERFMON",
+        "BPF",
+        "CHECKPOINT_RESTORE",
+    ]
+)
+
+_VERSION = re.compile(r"1\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?\Z")
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}\Z")
+
+
+def check(config: spec.Config) -> None:
+    """Raise BadInput naming every malformed part, or else NotSupported naming every part that is not executed."""
+    if malformed := list(faults(config)):
+        raise BadInput("config.json: " + "; ".join(malformed), remedy="see the OCI runtime specification, config.md")
+    if missing := unsupported(config):
+        raise NotSupported("config.json: not supported by rawpod yet: " + ", ".join(missing))
+
+
+def check_id(container_id: str) -> None:
+    """Ids become names of files and cgroups, so their grammar is narrow; raises BadInput."""
+    if not _CONTAINER_ID.match(container_id):
+        raise BadInput(
+            f"container id {container_id!r}: not a name",
+            remedy="1 to 253 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
+
+
+def unsupported(config: spec.Config) -> list[str]:
+    """The JSON paths of all parts present that rawpod does not execute, in the order of the document."""
+    paths = [name for name in ("solaris", "windows", "vm", "zos") if getattr(config, name) is not None]
+    if config.hooks is not None:
+        paths += [f"hooks.{name}" for name in _set_fields(config.hooks)]
+    for index, mount in enumerate(config.mounts):
+        if mount.uid_mappings or mount.gid_mappings:
+            paths.append(f"mounts[{index}].uidMappings")
+        paths += [f"mounts[{index}].options[{option!r}]" for option in mount.options if option in ("idmap", "ridmap")]
+    if config.process is not None:
+        paths += _unsupported_process(config.process)
+    if config.linux is not None:
+        paths += _unsupported_linux(config.linux)
+    return paths
+
+
+def _unsupported_process(process: spec.Process) -> list[str]:
+    names = {
+        "commandLine": process.command_line,
+        "apparmorProfile": process.apparmor_profile,
+        "selinuxLabel": process.selinux_label,
+        "scheduler": process.scheduler,
+        "ioPriority": process.io_priority,
+        "execCPUAffinity": process.exec_cpu_affinity,
+        "user.username": process.user.username,
+    }
+    return [f"process.{name}" for name, value in names.items() if value]
+
+
+def _unsupported_linux(linux: spec.Linux) -> list[str]:
+    names = {
+        "uidMappings": linux.uid_mappings,
+        "gidMappings": linux.gid_mappings,
+        "timeOffsets": linux.time_offsets,
+        "seccomp": linux.seccomp,
+        "mountLabel": linux.mount_label,
+        "intelRdt": linux.intel_rdt,
+        "personality": linux.personality,
+    }
+    paths = [f"linux.{name}" for name, value in names.items() if value]
+    for index, namespace in enumerate(linux.namespaces):
+        if namespace.type in ("user", "time"):
+            paths.append(f"linux.namespaces[{index}] ({namespace.type})")
+    for index, device in enumerate(linux.devices):
+        if not _is_default_device(device):
+            paths.append(f"linux.devices[{index}] ({device.path})")
+    return paths + (_unsupported_resources(linux.resources) if linux.resources else [])
+
+
+def _unsupported_resources(resources: spec.Resources) -> list[str]:
+    names = {
+        "devices": resources.devices,
+        "hugepageLimits": resources.hugepage_limits,
+        "network": resources.network,
+        "rdma": resources.rdma,
+    }
+    paths = [name for name, value in names.items() if value]
+    if memory := resources.memory:
+        paths += _present("memory", memory, "kernel", "kernel_tcp", "swappiness", "disable_oom_killer")
+    if cpu := resources.cpu:
+        paths += _present("cpu", cpu, "burst", "realtime_runtime", "realtime_period", "idle")
+    if block_io := resources.block_io:
+        paths += _present("blockIO", block_io, "weight", "leaf_weight", "weight_device")
+    return [f"linux.resources.{path}" for path in paths]
+
+
+def _present(section: str, struct: spec.SpecStruct, *fields: str) -> list[str]:
+    return [f"{section}.{_json_name(struct, field)}" for field in fields if getattr(struct, field) not in (None, [])]
+
+
+def _is_default_device(device: spec.Device) -> bool:
+    return (
+        device.type in ("c", "u")
+        and DEFAULT_DEVICES.get(device.path) == (device.major, device.minor)
+        and device.file_mode in (None, 0o666)
+        and not device.uid
+        and not device.gid
+    )
+
+
+def faults(config: spec.Config) -> Iterator[str]:
+    """What is malformed, one `JSON path: what is wrong` each."""
+    if not _VERSION.match(config.oci_version):
+        yield f"ociVersion: {config.oci_version!r} is not a version that begins with 1."
+    if config.root is None and not _has_overlay_root(config):
+        yield "root: missing (a path, or a first mount of type overlay on '/')"
+    if config.root is not None and (not config.root.path or "\0" in config.root.path):
+        yield f"root.path: {config.root.path!r} is not a path"
+    yield from _mount_faults(config)
+    if config.process is not None:
+        yield from _process_faults(config.process)
+    yield from _linux_faults(config, config.linux or spec.Linux())
+
+
+def _has_overlay_root(config: spec.Config) -> bool:
+    return bool(config.mounts) and config.mounts[0].destination == "/" and config.mounts[0].type == "overlay"
+
+
+def _mount_faults(config: spec.Config) -> Iterator[str]:
+    for index, mount in enumerate(config.mounts):
+        place = f"mounts[{index}]"
+        yield from _absolute(f"{place}.destination", mount.destination)
+        if mount.destination.strip("/") == "" and not (index == 0 and mount.type == "overlay"):
+            yield f"{place}.destination: {mount.destination!r} is the root (only a first mount of type overlay may be)"
+        for text in (mount.source, mount.type, *mount.options):
+            if "\0" in text:
+                yield f"{place}: contains a NUL byte"
+
+
+def _process_faults(process: spec.Process) -> Iterator[str]:
+    yield from _absolute("process.cwd", process.cwd)
+    if not process.args:
+        yield "process.args: empty (the program and its arguments)"
+    elif not process.args[0]:
+        yield "process.args[0]: empty (the program's name)"
+    for name, texts in (("args", process.args), ("env", process.env)):
+        for index, text in enumerate(texts):
+            if "\0" in text:
+                yield f"process.{name}[{index}]: contains a NUL byte"
+    for index, text in enumerate(process.env):
+        if text.find("=") < 1:
+            yield f"process.env[{index}]: not NAME=VALUE"  # the text itself may be a secret
+    yield from _user_faults(process.user)
+    for index, limit in enumerate(process.rlimits):
+        if not 0 <= limit.soft <= limit.hard < 2**64:
+            yield f"process.rlimits[{index}]: soft {limit.soft} and hard {limit.hard} (0 <= soft <= hard < 2^64)"
+    if process.oom_score_adj is not None and not -1000 <= process.oom_score_adj <= 1000:
+        yield f"process.oomScoreAdj: {process.oom_score_adj} is out of range (-1000 to 1000)"
+    yield from _capability_faults(process.capabilities or spec.Capabilities())
+
+
+def _user_faults(user: spec.User) -> Iterator[str]:
+    ids = {"uid": user.uid, "gid": user.gid}
+    ids |= {f"additionalGids[{index}]": gid for index, gid in enumerate(user.additional_gids)}
+    for name, value in ids.items():
+        if not 0 <= value <= MAX_ID:
+            yield f"process.user.{name}: {value} is out of range (0 to {MAX_ID})"
+    if user.umask is not None and not 0 <= user.umask <= 0o777:
+        yield f"process.user.umask: {user.umask} is out of range (0 to 511)"
+
+
+def _capability_faults(capabilities: spec.Capabilities) -> Iterator[str]:
+    for field in capabilities.__struct_fields__:
+        for name in getattr(capabilities, field):
+            if name not in CAPABILITIES:
+                yield f"process.capabilities.{field}: unknown capability {name!r}"
+
+
+def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
+    seen: set[str] = set()
+    for index, namespace in enumerate(linux.namespaces):
+        place = f"linux.namespaces[{index}]"
+        if namespace.type in seen:
+            yield f"{place}: {namespace.type!r} is listed twice"
+        seen.add(namespace.type)
+        if namespace.type not in (*NAMESPACES, "user", "time"):
+            yield f"{place}.type: unknown namespace {namespace.type!r} ({', '.join(NAMESPACES)})"
+        if namespace.path:
+            yield from _absolute(f"{place}.path", namespace.path)
+    if "mount" not in seen:
+        yield "linux.namespaces: no 'mount' namespace (a root filesystem needs one of its own)"
+    for name, text, limit in (("hostname", config.hostname, 64), ("domainname", config.domainname, 64)):
+        if text and "uts" not in seen:
+            yield f"{name}: set without a 'uts' namespace"
+        if len(text.encode()) > limit or "\0" in text or "\n" in text:
+            yield f"{name}: longer than {limit} bytes, or with a NUL or newline in it"
+    if linux.rootfs_propagation and linux.rootfs_propagation not in PROPAGATIONS:
+        yield f"linux.rootfsPropagation: unknown {linux.rootfs_propagation!r} ({', '.join(PROPAGATIONS)})"
+    for name in ("masked_paths", "readonly_paths"):
+        for index, path in enumerate(getattr(linux, name)):
+            yield from _absolute(f"linux.{_json_name(linux, name)}[{index}]", path)
+    if ".." in linux.cgroups_path.split("/") or "\0" in linux.cgroups_path:
+        yield f"linux.cgroupsPath: {linux.cgroups_path!r} leaves the hierarchy"
+    for key in linux.sysctl:
+        if not re.fullmatch(r"[a-z0-9_-]+([./][A-Za-z0-9_-]+)+", key):
+            yield f"linux.sysctl: {key!r} is not the name of a kernel parameter"
+    yield from _unified_faults(linux)
+
+
+def _unified_faults(linux: spec.Linux) -> Iterator[str]:
+    for key in linux.resources.unified if linux.resources else ():
+        if not re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+", key) or key.startswith("cgroup."):
+            yield f"linux.resources.unified: {key!r} is not the name of a controller's file"
+
+
+def _absolute(place: str, path: str) -> Iterator[str]:
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        yield f"{place}: {path!r} is not an absolute path without '..'"
+
+
+def _set_fields(struct: spec.SpecStruct) -> list[str]:
+    return [_json_name(struct, field) for field in struct.__struct_fields__ if getattr(struct, field)]
+
+
+def _json_name(struct: spec.SpecStruct, field: str) -> str:
+    return struct.__struct_encode_fields__[struct.__struct_fields__.index(field)]
