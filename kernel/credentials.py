@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int, c_ulong, c_void_p
+from ctypes import POINTER, c_int, c_ulong
 from typing import NamedTuple
 
 from kernel.errors import SystemCallError
@@ -32,9 +32,18 @@ _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _EINVAL = 22
 
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", c_int)]
+
+
+class _Data(ctypes.Structure):
+    _fields_ = [("words", ctypes.c_uint32 * 6)]
+
+
 _prctl = SystemCall("prctl", option=c_int, arg2=c_ulong, arg3=c_ulong, arg4=c_ulong, arg5=c_ulong)
-_capget = SystemCall("capget", header=c_void_p, data=c_void_p)
-_capset = SystemCall("capset", header=c_void_p, data=c_void_p)
+_capget = SystemCall("capget", header=POINTER(_Header), data=POINTER(_Data))
+_capset = SystemCall("capset", header=POINTER(_Header), data=POINTER(_Data))
 
 
 class CapabilitySets(NamedTuple):
@@ -43,14 +52,6 @@ class CapabilitySets(NamedTuple):
     effective: int
     permitted: int
     inheritable: int
-
-
-class _Header(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", c_int)]
-
-
-class _Data(ctypes.Structure):
-    _fields_ = [("words", ctypes.c_uint32 * 6)]
 
 
 def mask(names: list[str] | tuple[str, ...]) -> int:
@@ -69,7 +70,7 @@ def names(bits: int) -> list[str]:
 def capget() -> CapabilitySets:
     """capget(2) of this thread."""
     header, data = _Header(_CAPABILITY_VERSION_3, 0), _Data()
-    _capget(ctypes.addressof(header), ctypes.addressof(data))
+    _capget(header, data)
     low_high = list(data.words)
     return CapabilitySets(*(low_high[i] | low_high[i + 3] << 32 for i in range(3)))
 
@@ -80,7 +81,7 @@ def capset(sets: CapabilitySets) -> None:
     for index, bits in enumerate(sets):
         data.words[index] = bits & 0xFFFFFFFF
         data.words[index + 3] = bits >> 32
-    _capset(ctypes.addressof(header), ctypes.addressof(data))
+    _capset(header, data)
 
 
 def bounding_set() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_char_p, c_int, c_long, c_uint, c_uint64, c_ulong, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_long, c_uint, c_uint64, c_ulong
 
 from kernel.syscalls import SystemCall
 
@@ -65,6 +65,16 @@ _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CMD_CREATE = 0, 1, 5, 6
 
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = [("set", c_uint64), ("clear", c_uint64), ("propagation", c_uint64), ("userns_fd", c_uint64)]
+
+
+class _Statfs(ctypes.Structure):
+    # Only f_type, the first word, is read; the rest is room for the kernel (statfs(2): 120 bytes on 64 bit).
+    _fields_ = [("type", c_long), ("rest", c_long * 31)]
+
+
 _mount = SystemCall("mount", source=c_char_p, target=c_char_p, fstype=c_char_p, flags=c_ulong, data=c_char_p)
 _umount2 = SystemCall("umount2", target=c_char_p, flags=c_int)
 _pivot_root = SystemCall("pivot_root", new_root=c_char_p, put_old=c_char_p)
@@ -76,18 +86,9 @@ _move_mount = SystemCall(
     "move_mount", from_dirfd=c_int, from_path=c_char_p, to_dirfd=c_int, to_path=c_char_p, flags=c_uint
 )
 _mount_setattr = SystemCall(
-    "mount_setattr", dirfd=c_int, path=c_char_p, flags=c_uint, attributes=c_void_p, size=c_ulong
+    "mount_setattr", dirfd=c_int, path=c_char_p, flags=c_uint, attributes=POINTER(_MountAttributes), size=c_ulong
 )
-_fstatfs = SystemCall("fstatfs", fd=c_int, buffer=c_void_p)
-
-
-class _MountAttributes(ctypes.Structure):
-    _fields_ = [("set", c_uint64), ("clear", c_uint64), ("propagation", c_uint64), ("userns_fd", c_uint64)]
-
-
-class _Statfs(ctypes.Structure):
-    # Only f_type, the first word, is read; the rest is room for the kernel (statfs(2): 120 bytes on 64 bit).
-    _fields_ = [("type", c_long), ("rest", c_long * 31)]
+_fstatfs = SystemCall("fstatfs", fd=c_int, buffer=POINTER(_Statfs))
 
 
 def mount(source: Path | None, target: Path, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
@@ -156,11 +157,11 @@ def mount_setattr(
 ) -> None:
     """mount_setattr(2): MOUNT_ATTR_* to set and clear, MS_* propagation; AT_RECURSIVE in `flags` for the whole tree."""
     attributes = _MountAttributes(set, clear, propagation, userns_fd)
-    _mount_setattr(dirfd, os.fsencode(path), flags, ctypes.addressof(attributes), ctypes.sizeof(attributes))
+    _mount_setattr(dirfd, os.fsencode(path), flags, attributes, ctypes.sizeof(attributes))
 
 
 def statfs_type(fd: int) -> int:
     """The filesystem type of an open file: f_type of fstatfs(2), one of the *_MAGIC numbers."""
     buffer = _Statfs()
-    _fstatfs(fd, ctypes.addressof(buffer))
+    _fstatfs(fd, buffer)
     return int(buffer.type)

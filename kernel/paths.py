@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_char_p, c_int, c_uint64, c_ulong, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_uint64, c_ulong
 
 from kernel.errors import SystemCallError
 from kernel.syscalls import SystemCall
@@ -17,17 +17,18 @@ RESOLVE_IN_ROOT = 0x10
 
 _EEXIST, _EAGAIN, _ENOENT = 17, 11, 2
 
-_openat2 = SystemCall("openat2", dirfd=c_int, path=c_char_p, how=c_void_p, size=c_ulong)
-
 
 class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64)]
 
 
+_openat2 = SystemCall("openat2", dirfd=c_int, path=c_char_p, how=POINTER(_OpenHow), size=c_ulong)
+
+
 def openat2(dirfd: int, path: str | bytes | os.PathLike[str], flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2): RESOLVE_* restrict how `path` is walked. The descriptor is close-on-exec."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _openat2(dirfd, os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how))
+    return _openat2(dirfd, os.fsencode(path), how, ctypes.sizeof(how))
 
 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:

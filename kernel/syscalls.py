@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 from kernel import events
 from kernel.errors import SystemCallError
@@ -70,15 +70,21 @@ class SystemCall:
 
     def shown(self, arguments: tuple[Any, ...]) -> dict[str, object]:
         """The arguments by name, as events and errors show them."""
-        return {
-            name: os.fsdecode(value) if isinstance(value, bytes) else value
-            for name, value in zip(self.parameters, arguments, strict=True)
-            if value is None or isinstance(value, int | str | bytes)
-        }
+        return {name: _decoded(value) for name, value in zip(self.parameters, arguments, strict=True)}
 
-    def fail(self, arguments: tuple[Any, ...], errno: int) -> None:
+    def fail(self, arguments: tuple[Any, ...], errno: int) -> NoReturn:
         """Report and raise one failed call."""
         shown = self.shown(arguments)
         if events.instruments:
             events.emit(self.name, shown, None, errno)
         raise SystemCallError(self.name, shown, errno)
+
+
+def _decoded(value: Any) -> object:
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if isinstance(value, ctypes.Structure):
+        return {field[0]: _decoded(getattr(value, field[0])) for field in value._fields_}
+    if isinstance(value, ctypes.Array):
+        return list(value)
+    return value
