@@ -1,0 +1,158 @@
+"""The program `rawpod`: its table of commands, its options for all of them, and how it ends.
+
+Commands are imported when they are used: `rawpod ps` must not pay for what `rawpod supervisor` needs. The table below
+carries each command's one-line help, so that `rawpod --help` imports none of them.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from kernel.errors import RawpodError
+
+
+class Entry(NamedTuple):
+    """A command: where it is defined ("module:name") and its line in `rawpod --help`."""
+
+    name: str
+    target: str
+    help: str
+
+
+class Section(NamedTuple):
+    """A heading of `rawpod --help` and the commands below it."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+
+SECTIONS = (
+    Section(
+        "Containers and pods on this machine",
+        (
+            Entry("run", "runtime.cli.pods:run", "Run a command in a container, without a supervisor."),
+            Entry("ps", "runtime.cli.pods:ps", "List running containers."),
+            Entry("exec", "runtime.cli.pods:exec_", "Run a command in a running container."),
+            Entry("logs", "runtime.cli.pods:logs", "Print what a container wrote."),
+            Entry("stop", "runtime.cli.pods:stop", "End pods, politely first."),
+            Entry("kill", "runtime.cli.pods:kill", "Send a signal to a container."),
+            Entry("rm", "runtime.cli.pods:rm", "Remove ended pods."),
+            Entry("inspect", "runtime.cli.pods:inspect", "Show all that is known about a pod."),
+            Entry("stats", "runtime.cli.pods:stats", "Show what containers use."),
+        ),
+    ),
+    Section(
+        "Desired state, kept by the supervisor",
+        (
+            Entry("supervisor", "runtime.cli.supervisor:supervisor", "Run the daemon in the foreground."),
+            Entry("apply", "runtime.cli.objects:apply", "Create or change objects as manifests say."),
+            Entry("get", "runtime.cli.objects:get", "List objects."),
+            Entry("describe", "runtime.cli.describe:describe", "Show objects in detail."),
+            Entry("delete", "runtime.cli.objects:delete", "Delete objects and what they own."),
+            Entry("scale", "runtime.cli.objects:scale", "Set a number of replicas."),
+        ),
+    ),
+    Section(
+        "Images and the host",
+        (
+            Entry("image", "runtime.cli.image:image", "Import, list and remove images."),
+            Entry("doctor", "runtime.cli.doctor:doctor", "Check the host, with a remedy for what is missing."),
+        ),
+    ),
+)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for, and lists commands from its table."""
+
+    def __init__(self, *, sections: tuple[Section, ...], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.sections = sections
+        self.table = {entry.name: entry for section in sections for entry in section.entries}
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self.table.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in self.sections:
+            with formatter.section(section.title):
+                formatter.write_dl([(entry.name, entry.help) for entry in section.entries])
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _option(name: str, variable: str, text: str, **attributes: Any) -> Decorator:
+    return click.option(name, envvar=f"RAWPOD_{variable}", help=text, show_envvar=True, **attributes)
+
+
+@click.group(cls=LazyGroup, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
+@_option("--root", "ROOT", "Images, upper layers and desired state; /var/lib/rawpod.", metavar="DIR")
+@_option("--state", "STATE", "Actual state, gone at reboot; /run/rawpod.", metavar="DIR")
+@_option("--socket", "SOCKET", "The supervisor's door; rawpod.sock in the state directory.", metavar="FILE")
+@_option(
+    "--cgroup", "CGROUP", "Cgroup to work below, as /proc/self/cgroup writes it; found if not given.", metavar="PATH"
+)
+@_option("--bridge", "BRIDGE", "Bridge of the pods' network; rawpod0.", metavar="NAME")
+@_option("--subnet", "SUBNET", "Addresses for pods; 10.88.0.0/16.", metavar="CIDR")
+@_option(
+    "--missing-controllers",
+    "MISSING_CONTROLLERS",
+    "What to do about a limit whose controller is not on cgroup v2.",
+    type=click.Choice(["refuse", "warn"]),
+)
+@_option("--internal", "INTERNAL", "Pods reach one another and the host, nothing beyond.", is_flag=True)
+@click.version_option(package_name="rawpod", message="rawpod %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, /, **options: Any) -> None:
+    """Containers and pods straight from kernel primitives."""
+    from pathlib import Path
+
+    from runtime.settings import Settings
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, False)}
+    # Children and threads may change directory, so a relative root is made absolute once, here.
+    given |= {name: Path(given[name]).absolute() for name in ("root", "state", "socket") if name in given}
+    if "state" in given:
+        given.setdefault("socket", given["state"] / "rawpod.sock")
+    ctx.obj = Settings(**given)
+
+
+def main() -> NoReturn:
+    """Runs the program and ends the process.
+
+    A command that returns an int sets the exit status with it. A RawpodError is one line and its own status.
+    """
+    try:
+        result = cli.main(prog_name="rawpod", standalone_mode=False)
+        sys.stdout.flush()  # a reader who has gone is noticed here, not in the interpreter's shutdown
+        status = result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (KeyboardInterrupt, click.Abort):
+        status = 130
+    except RawpodError as error:
+        print("\n".join(f"rawpod: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        status = error.exit_code
+    except BrokenPipeError:
+        # What is still buffered would fail again at exit (the same is done in Python's documentation of SIGPIPE).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
