@@ -1,0 +1,202 @@
+"""Limits: what may be set on a cgroup, which controllers that needs, and how it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from cgroups.cgroup import Cgroup
+from cgroups.files import write
+from cgroups.hierarchy import Hierarchy
+from kernel.errors import BadInput, ControllerMissing
+
+MAX = -1
+"""In a limit: no limit, "max" to the kernel."""
+
+_CORE_FILES = frozenset({"cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"})
+
+
+@dataclass(frozen=True, slots=True)
+class IoMax:
+    """Limits of one block device by its number: bytes and operations a second (io.max). None leaves it as it is."""
+
+    major: int
+    minor: int
+    rbps: int | None = None
+    wbps: int | None = None
+    riops: int | None = None
+    wiops: int | None = None
+
+    def line(self) -> str:
+        """As io.max takes it: "8:16 rbps=2097152 wiops=120"."""
+        values = {"rbps": self.rbps, "wbps": self.wbps, "riops": self.riops, "wiops": self.wiops}
+        return " ".join(
+            [f"{self.major}:{self.minor}", *(f"{k}={_value(v)}" for k, v in values.items() if v is not None)]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a cgroup may use. None leaves the kernel's default; MAX lifts a limit.
+
+    Memory and swap in bytes, quota and period in microseconds (of CPU time over all cores, in each period), weight
+    1 to 10000 with 100 the default, pids a count of tasks. `unified` is the OCI runtime-spec's: file name to text.
+    """
+
+    memory_max: int | None = None
+    memory_high: int | None = None
+    memory_low: int | None = None
+    swap_max: int | None = None
+    cpu_quota_us: int | None = None
+    cpu_period_us: int | None = None
+    cpu_weight: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    pids_max: int | None = None
+    io_max: tuple[IoMax, ...] = ()
+    unified: Mapping[str, str] = field(default_factory=dict)
+
+    def needs(self) -> frozenset[str]:
+        """The controllers without which some of these limits would not hold."""
+        return frozenset(controller for name, _ in self.files() if (controller := controller_of(name)))
+
+    def missing(self, available: Collection[str]) -> frozenset[str]:
+        """Those of the needed controllers that are not in `available`."""
+        return self.needs() - frozenset(available)
+
+    def check(self, available: Collection[str], hierarchy: Hierarchy) -> None:
+        """Raise ControllerMissing for a needed controller that is not available, and BadInput for a bad value."""
+        self.validate()
+        for controller in sorted(self.missing(available)):
+            limits = ", ".join(name for name, _ in self.files() if controller_of(name) == controller)
+            raise ControllerMissing(
+                controller,
+                f'{limits} cannot be set: the controller "{controller}" is not on cgroup v2 here',
+                remedy=hierarchy.remedy(controller),
+            )
+
+    def without(self, controllers: Collection[str]) -> Limits:
+        """These limits less those of `controllers`: what can still be set where they are missing."""
+        dropped = frozenset(controllers)
+        changes: dict[str, object] = {
+            item.name: item.default
+            for item in fields(self)
+            if item.name != "unified" and _CONTROLLER_OF_FIELD[item.name] in dropped
+        }
+        unified = {name: text for name, text in self.unified.items() if controller_of(name) not in dropped}
+        return replace(self, unified=unified, **changes)  # type: ignore[arg-type]
+
+    def apply(self, cgroup: Cgroup) -> None:
+        """Write every limit that is set. Raises ControllerMissing, BadInput or NotFound with the file named."""
+        self.validate()
+        for name, text in self.files():
+            write(cgroup.path / name, text)
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """The writes that `apply` makes, in order.
+
+        cpuset comes before memory, so that pages are charged to the right nodes; high before max, so that the kernel
+        reclaims before it kills; `unified` last: it overrides, as the OCI runtime-spec has it.
+        """
+        simple = {
+            "cpuset.cpus": self.cpuset_cpus,
+            "cpuset.mems": self.cpuset_mems,
+            "memory.low": _optional(self.memory_low),
+            "memory.high": _optional(self.memory_high),
+            "memory.max": _optional(self.memory_max),
+            "memory.swap.max": _optional(self.swap_max),
+            "cpu.weight": _optional(self.cpu_weight),
+            "cpu.max": self._cpu_max(),
+            "pids.max": _optional(self.pids_max),
+        }
+        yield from ((name, text) for name, text in simple.items() if text is not None)
+        yield from (("io.max", device.line()) for device in self.io_max)
+        for name, text in self.unified.items():
+            # io.max and its like take one device a write.
+            yield from ((name, line) for line in text.splitlines() or [""])
+
+    def validate(self) -> None:
+        """Raise BadInput for what the kernel would refuse with a bare EINVAL, or take and then not mean."""
+        for name in ("memory_max", "memory_high", "memory_low", "swap_max", "pids_max"):
+            value = getattr(self, name)
+            if value is not None and value < MAX:
+                raise BadInput(f'{name} "{value}" is negative', remedy="give 0 or more, or -1 for no limit")
+        if self.cpu_weight is not None and not 1 <= self.cpu_weight <= 10000:
+            raise BadInput(
+                f'cpu weight "{self.cpu_weight}" is out of range', remedy="give 1 to 10000; 100 is the default"
+            )
+        if self.cpu_quota_us is not None and self.cpu_quota_us != MAX and self.cpu_quota_us < 1000:
+            raise BadInput(
+                f'cpu quota "{self.cpu_quota_us}" µs is too small', remedy="the kernel takes 1000 µs or more"
+            )
+        if self.cpu_period_us is not None and not 1000 <= self.cpu_period_us <= 1_000_000:
+            raise BadInput(f'cpu period "{self.cpu_period_us}" µs is out of range', remedy="give 1000 to 1000000 µs")
+        for name in self.unified:
+            _check_unified(name)
+
+    def _cpu_max(self) -> str | None:
+        if self.cpu_quota_us is None and self.cpu_period_us is None:
+            return None
+        quota = _value(MAX if self.cpu_quota_us is None else self.cpu_quota_us)
+        return quota if self.cpu_period_us is None else f"{quota} {self.cpu_period_us}"
+
+
+_CONTROLLER_OF_FIELD = {
+    "memory_max": "memory",
+    "memory_high": "memory",
+    "memory_low": "memory",
+    "swap_max": "memory",
+    "cpu_quota_us": "cpu",
+    "cpu_period_us": "cpu",
+    "cpu_weight": "cpu",
+    "cpuset_cpus": "cpuset",
+    "cpuset_mems": "cpuset",
+    "pids_max": "pids",
+    "io_max": "io",
+}
+
+
+def controller_of(file_name: str) -> str:
+    """The controller a limit's file belongs to: "memory" of "memory.swap.max"; "" for the core's own, "cgroup.*"."""
+    controller = file_name.partition(".")[0]
+    return "" if controller == "cgroup" else controller
+
+
+def weight_from_shares(shares: int) -> int:
+    """cpu.weight for cpu.shares of the OCI runtime-spec (2 to 262144, 1024 the default); 0 means the default, 100.
+
+    The curve of runc 1.3 and crun 1.23, which maps the smallest, the default and the largest value onto each other.
+    """
+    if shares == 0:
+        return 100
+    log = math.log2(min(max(shares, 2), 262144))
+    return max(1, min(10000, math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))))
+
+
+def swap_alone(memory_and_swap: int | None, memory: int | None) -> int | None:
+    """memory.swap.max for the OCI runtime-spec's memory.swap, which counts memory and swap together as v1 did."""
+    if memory_and_swap is None or memory_and_swap == MAX:
+        return memory_and_swap
+    if memory is None or memory == MAX:
+        raise BadInput(f'swap limit "{memory_and_swap}" without a memory limit', remedy="set both, or neither")
+    if memory_and_swap < memory:
+        raise BadInput(
+            f'swap limit "{memory_and_swap}" is below the memory limit "{memory}"', remedy="it counts both together"
+        )
+    return memory_and_swap - memory
+
+
+def _check_unified(name: str) -> None:
+    if "/" in name or "." not in name.strip("."):
+        raise BadInput(f'unified "{name}" is not a cgroup file', remedy='give names like "memory.high"')
+    if not controller_of(name) and name not in _CORE_FILES:
+        raise BadInput(f'unified "{name}" is rawpod\'s own to write', remedy="set files of controllers only")
+
+
+def _value(number: int) -> str:
+    return "max" if number == MAX else str(number)
+
+
+def _optional(number: int | None) -> str | None:
+    return None if number is None else _value(number)
