@@ -1,0 +1,25 @@
+"""How long a container that ended waits before it runs again."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Backoff:
+    """The first restart happens at once, then the wait doubles from `first` to `limit` seconds.
+
+    A container that ran for `reset_after` seconds starts again from the beginning. Durations come from the caller's
+    monotonic clock, so a stepped wall clock changes nothing.
+    """
+
+    first: float = 1.0
+    limit: float = 300.0
+    reset_after: float = 600.0
+    following: float = 0.0
+
+    def next_delay(self, ran: float) -> float:
+        """Seconds to wait after an attempt that ran for `ran` seconds."""
+        if ran >= self.reset_after:
+            self.following = 0.0
+        delay = self.following
+        self.following = min(self.limit, max(self.first, 2 * delay))
+        return delay

@@ -1,0 +1,186 @@
+"""Container logs, the reading side: the last lines, and following with inotify(7)."""
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from runtime.pod.logs import parse_name
+
+_CHUNK = 256 * 1024
+
+
+class Entry(NamedTuple):
+    """One entry: RFC 3339 time, "stdout" or "stderr", whether its text ends a line, and the text."""
+
+    time: str
+    stream: str
+    full: bool
+    text: bytes
+
+    @property
+    def output(self) -> bytes:
+        """What the payload wrote: the line end belongs to full entries only."""
+        return self.text + b"\n" if self.full else self.text
+
+
+def parse(line: bytes) -> Entry | None:
+    """One line of a log file without its line end; None if it is not in the format, as one torn by a crash."""
+    parts = line.split(b" ", 3)
+    if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr") or parts[2][:1] not in (b"F", b"P"):
+        return None
+    return Entry(parts[0].decode("ascii", "replace"), parts[1].decode(), parts[2][:1] == b"F", parts[3])
+
+
+def files(directory: Path) -> list[Path]:
+    """All log files of a container, oldest first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            if (parsed := parse_name(name)) is not None:
+                found.append(((parsed[0], -parsed[1]), directory / name))
+    return [path for _, path in sorted(found)]
+
+
+def tail_offset(fd: int, lines: int) -> tuple[int, int]:
+    """Where the last `lines` lines of an open file begin, and how many lines there are from there."""
+    end = os.fstat(fd).st_size
+    position, found = end, 0
+    while position > 0:
+        start = max(0, position - _CHUNK)
+        block = os.pread(fd, position - start, start)
+        at = len(block)
+        # The line end of the last line ends it; it does not begin another one.
+        if position == end and block.endswith(b"\n"):
+            at -= 1
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            found += 1
+            if found == lines:
+                return start + at + 1, lines
+        position = start
+    return 0, found + (1 if end else 0)
+
+
+class _Cursor:
+    """Reads one file from a position on, whole lines at a time."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.lseek(self.fd, offset, os.SEEK_SET)
+        self._rest = b""
+
+    @property
+    def inode(self) -> int:
+        return os.fstat(self.fd).st_ino
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything up to the present end."""
+        while data := os.read(self.fd, _CHUNK):
+            lines = (self._rest + data).split(b"\n")
+            self._rest = lines.pop()
+            yield from (entry for line in lines if (entry := parse(line)) is not None)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def read(directory: Path, *, tail: int | None = None) -> Iterator[Entry]:
+    """The entries of the latest attempt, all of them or the last `tail` lines."""
+    last: list[_Cursor] = []
+    yield from _read(directory, tail, last)
+    for cursor in last:
+        cursor.close()
+
+
+def _latest_attempt(directory: Path) -> list[Path]:
+    paths = files(directory)
+    attempt = paths[-1].name.partition(".")[0] if paths else ""
+    return [path for path in paths if path.name.partition(".")[0] == attempt]
+
+
+def _read(directory: Path, tail: int | None, last: list[_Cursor]) -> Iterator[Entry]:
+    """As `read`; the cursor of the youngest file goes to `last`, still open, for the caller to go on or to close."""
+    cursors: list[_Cursor] = []
+    wanted = tail
+    for path in reversed(_latest_attempt(directory)):
+        if cursors and wanted is not None and wanted <= 0:
+            break
+        try:
+            cursor = _Cursor(path)
+        except FileNotFoundError:
+            continue  # rotated away meanwhile
+        if wanted is not None:
+            offset, count = tail_offset(cursor.fd, wanted) if wanted > 0 else (os.fstat(cursor.fd).st_size, 0)
+            os.lseek(cursor.fd, offset, os.SEEK_SET)
+            wanted -= count
+        cursors.append(cursor)
+    for cursor in reversed(cursors):
+        yield from cursor.entries()
+        if cursor is cursors[0]:
+            last.append(cursor)
+        else:
+            cursor.close()
+
+
+def follow(
+    directory: Path, *, tail: int | None = None, watched: Path | None = None, ended: Callable[[], bool] = lambda: False
+) -> Iterator[Entry]:
+    """As `read`, then what is written from now on, over rotations and restarts, until `ended()`.
+
+    `ended` is asked whenever something changed in the log directory or in `watched`, the directory whose files tell
+    the container's state; entries written before it became true are still delivered.
+    """
+    from kernel import inotify
+
+    notify = inotify.inotify_init1()
+    try:
+        mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
+        inotify.inotify_add_watch(notify, directory, mask)
+        if watched is not None and watched.is_dir():
+            inotify.inotify_add_watch(notify, watched, inotify.IN_MOVED_TO | inotify.IN_DELETE | inotify.IN_DELETE_SELF)
+        last: list[_Cursor] = []
+        yield from _read(directory, tail, last)
+        cursor = last[0] if last else None
+        while True:
+            over = ended()
+            cursor = yield from _drain(directory, cursor)
+            if over:
+                break
+            inotify.read_changes(notify)
+        if cursor is not None:
+            cursor.close()
+    finally:
+        os.close(notify)
+
+
+def _drain(directory: Path, cursor: _Cursor | None) -> Generator[Entry, None, _Cursor | None]:
+    """Deliver everything there is now, going on to younger files; answers the cursor of the youngest."""
+    while True:
+        # Looked up before reading: a file that has a younger one by now receives nothing after the read below.
+        younger = _younger(directory, cursor)
+        if cursor is not None:
+            yield from cursor.entries()
+        if younger is None:
+            return cursor
+        try:
+            following = _Cursor(younger)
+        except FileNotFoundError:
+            continue  # rotated again meanwhile: look once more
+        if cursor is not None:
+            cursor.close()
+        cursor = following
+
+
+def _younger(directory: Path, cursor: _Cursor | None) -> Path | None:
+    """The file after the one being read. The oldest there is, when the one being read was rotated out of existence."""
+    while True:
+        paths = files(directory)
+        if cursor is None or os.fstat(cursor.fd).st_nlink == 0:
+            return paths[0] if paths else None
+        inode = cursor.inode
+        for index, path in enumerate(paths):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat(follow_symlinks=False).st_ino == inode:
+                    return paths[index + 1] if index + 1 < len(paths) else None
+        # Renamed between the listing and the look at it: list again.
