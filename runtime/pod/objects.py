@@ -1,0 +1,411 @@
+"""The Kubernetes objects that rawpod knows, as types: Pod, ConfigMap, Secret, Deployment and ReplicaSet.
+
+Only what rawpod carries out has a field here; Kubernetes' other fields are refused by name (runtime.pod.known). Field
+meanings are Kubernetes' own: https://kubernetes.io/docs/reference/kubernetes-api/
+"""
+
+# ruff: noqa: RUF012 - msgspec copies mutable defaults
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from runtime.pod.meta import (
+    KubernetesStruct,
+    LabelSelector,
+    ListMeta,
+    ObjectList,
+    ObjectMeta,
+    OwnerReference,
+    Quantity,
+    Status,
+    StatusCause,
+    StatusDetails,
+    Timestamp,
+    always,
+)
+from runtime.pod.status import (
+    Condition,
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    DeploymentStatus,
+    PodIP,
+    PodStatus,
+    ReplicaSetStatus,
+)
+
+__all__ = [
+    "KINDS",
+    "Capabilities",
+    "Condition",
+    "ConfigMap",
+    "ConfigMapVolumeSource",
+    "Container",
+    "ContainerPort",
+    "ContainerState",
+    "ContainerStateRunning",
+    "ContainerStateTerminated",
+    "ContainerStateWaiting",
+    "ContainerStatus",
+    "Deployment",
+    "DeploymentSpec",
+    "DeploymentStatus",
+    "DeploymentStrategy",
+    "EmptyDirVolumeSource",
+    "EnvFromSource",
+    "EnvVar",
+    "EnvVarSource",
+    "FieldSelector",
+    "HostAlias",
+    "HostPathVolumeSource",
+    "KeySelector",
+    "KeyToPath",
+    "KubernetesObject",
+    "KubernetesStruct",
+    "LabelSelector",
+    "ListMeta",
+    "ObjectList",
+    "ObjectMeta",
+    "OwnerReference",
+    "Pod",
+    "PodIP",
+    "PodSecurityContext",
+    "PodSpec",
+    "PodStatus",
+    "PodTemplateSpec",
+    "Quantity",
+    "ReplicaSet",
+    "ReplicaSetSpec",
+    "ReplicaSetStatus",
+    "ResourceRequirements",
+    "SeccompProfile",
+    "Secret",
+    "SecretVolumeSource",
+    "SecurityContext",
+    "SourceSelector",
+    "Status",
+    "StatusCause",
+    "StatusDetails",
+    "Sysctl",
+    "Timestamp",
+    "Volume",
+    "VolumeMount",
+    "dump",
+]
+
+
+class KeySelector(KubernetesStruct):
+    """A key of a ConfigMap or Secret."""
+
+    name: str = ""
+    key: str = ""
+    optional: bool | None = None
+
+
+class FieldSelector(KubernetesStruct):
+    """A field of the pod itself, as "metadata.name"."""
+
+    field_path: str = ""
+    api_version: str = ""
+
+
+class EnvVarSource(KubernetesStruct):
+    """Where a variable's value comes from: one of these."""
+
+    config_map_key_ref: KeySelector | None = None
+    secret_key_ref: KeySelector | None = None
+    field_ref: FieldSelector | None = None
+
+
+class EnvVar(KubernetesStruct):
+    """An environment variable; `$(NAME)` in the value stands for a variable listed before."""
+
+    name: str = ""
+    value: str = ""
+    value_from: EnvVarSource | None = None
+
+
+class SourceSelector(KubernetesStruct):
+    """A ConfigMap or Secret as a whole."""
+
+    name: str = ""
+    optional: bool | None = None
+
+
+class EnvFromSource(KubernetesStruct):
+    """All keys of a ConfigMap or Secret as variables, each name with the prefix."""
+
+    prefix: str = ""
+    config_map_ref: SourceSelector | None = None
+    secret_ref: SourceSelector | None = None
+
+
+class ContainerPort(KubernetesStruct):
+    """A port the container listens on; with `hostPort` it is reachable at the host too."""
+
+    name: str = ""
+    container_port: int = 0
+    host_port: int = 0
+    host_ip: str = msgspec.field(default="", name="hostIP")
+    protocol: str = ""
+
+
+class ResourceRequirements(KubernetesStruct):
+    """What a container may use at most, and what it is meant to get."""
+
+    limits: dict[str, Quantity] = {}
+    requests: dict[str, Quantity] = {}
+
+
+class VolumeMount(KubernetesStruct):
+    """A volume of the pod, mounted in a container."""
+
+    name: str = ""
+    mount_path: str = ""
+    read_only: bool = False
+
+
+class Capabilities(KubernetesStruct):
+    """Changes to the default capabilities; names without CAP_, or ALL."""
+
+    add: list[str] = []
+    drop: list[str] = []
+
+
+class SeccompProfile(KubernetesStruct):
+    """The system call filter; only Unconfined is carried out today."""
+
+    type: str = ""
+    localhost_profile: str = ""
+
+
+class SecurityContext(KubernetesStruct):
+    """What a container's processes may do; overrides the pod's."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    read_only_root_filesystem: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    capabilities: Capabilities | None = None
+    seccomp_profile: SeccompProfile | None = None
+
+
+class Container(KubernetesStruct):
+    """One container of a pod."""
+
+    name: str = ""
+    image: str = ""
+    image_pull_policy: str = ""
+    command: list[str] = []
+    args: list[str] = []
+    working_dir: str = ""
+    ports: list[ContainerPort] = []
+    env_from: list[EnvFromSource] = []
+    env: list[EnvVar] = []
+    resources: ResourceRequirements | None = None
+    volume_mounts: list[VolumeMount] = []
+    security_context: SecurityContext | None = None
+    stdin: bool = False
+    tty: bool = False
+
+
+class EmptyDirVolumeSource(KubernetesStruct):
+    """A directory that lives as long as the pod; medium "Memory" is a tmpfs."""
+
+    medium: str = ""
+    size_limit: Quantity | None = None
+
+
+class HostPathVolumeSource(KubernetesStruct):
+    """A file or directory of the host."""
+
+    path: str = ""
+    type: str = ""
+
+
+class KeyToPath(KubernetesStruct):
+    """The file that a key's value is written to, below the volume's root."""
+
+    key: str = ""
+    path: str = ""
+    mode: int | None = None
+
+
+class ConfigMapVolumeSource(KubernetesStruct):
+    """A ConfigMap's keys as files."""
+
+    name: str = ""
+    items: list[KeyToPath] = []
+    default_mode: int | None = None
+    optional: bool | None = None
+
+
+class SecretVolumeSource(KubernetesStruct):
+    """A Secret's keys as files, on a tmpfs."""
+
+    secret_name: str = ""
+    items: list[KeyToPath] = []
+    default_mode: int | None = None
+    optional: bool | None = None
+
+
+class Volume(KubernetesStruct):
+    """A named volume with exactly one source."""
+
+    name: str = ""
+    empty_dir: EmptyDirVolumeSource | None = None
+    host_path: HostPathVolumeSource | None = None
+    config_map: ConfigMapVolumeSource | None = None
+    secret: SecretVolumeSource | None = None
+
+
+class HostAlias(KubernetesStruct):
+    """Lines for the pod's /etc/hosts."""
+
+    ip: str = ""
+    hostnames: list[str] = []
+
+
+class Sysctl(KubernetesStruct):
+    """A kernel parameter of the pod's namespaces."""
+
+    name: str = ""
+    value: str = ""
+
+
+class PodSecurityContext(KubernetesStruct):
+    """Defaults for all containers of the pod."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    supplemental_groups: list[int] = []
+    sysctls: list[Sysctl] = []
+    seccomp_profile: SeccompProfile | None = None
+
+
+class PodSpec(KubernetesStruct):
+    """What a pod consists of."""
+
+    containers: list[Container] = []
+    volumes: list[Volume] = []
+    restart_policy: str = ""
+    termination_grace_period_seconds: int | None = None
+    hostname: str = ""
+    host_network: bool = False
+    host_aliases: list[HostAlias] = []
+    security_context: PodSecurityContext | None = None
+    node_name: str = ""
+
+
+class Pod(KubernetesStruct):
+    """Containers that share network, ipc and uts namespaces."""
+
+    api_version: str = always("v1")
+    kind: str = always("Pod")
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+    status: PodStatus | None = None
+
+
+class ConfigMap(KubernetesStruct):
+    """Configuration as keys and values; binaryData in base64."""
+
+    api_version: str = always("v1")
+    kind: str = always("ConfigMap")
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
+    immutable: bool | None = None
+
+
+class Secret(KubernetesStruct):
+    """Confidential keys and values; data in base64, stringData as it is."""
+
+    api_version: str = always("v1")
+    kind: str = always("Secret")
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    type: str = ""
+    data: dict[str, str] = {}
+    string_data: dict[str, str] = {}
+    immutable: bool | None = None
+
+    def __repr__(self) -> str:
+        """Without the values: representations end up in logs and tracebacks."""
+        return f"Secret({self.metadata.namespace}/{self.metadata.name}, keys {sorted({*self.data, *self.string_data})})"
+
+
+class PodTemplateSpec(KubernetesStruct):
+    """The pod that a Deployment or ReplicaSet makes copies of."""
+
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+
+
+class DeploymentStrategy(KubernetesStruct):
+    """How pods are replaced when the template changes; Recreate today."""
+
+    type: str = ""
+
+
+class DeploymentSpec(KubernetesStruct):
+    """A number of pods kept alive, and what happens when their template changes."""
+
+    replicas: int | None = None
+    selector: LabelSelector = msgspec.field(default_factory=LabelSelector)
+    template: PodTemplateSpec = msgspec.field(default_factory=PodTemplateSpec)
+    strategy: DeploymentStrategy | None = None
+    min_ready_seconds: int = 0
+    revision_history_limit: int | None = None
+
+
+class Deployment(KubernetesStruct):
+    """Replicas of a pod, through a ReplicaSet for each version of its template."""
+
+    api_version: str = always("apps/v1")
+    kind: str = always("Deployment")
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    spec: DeploymentSpec = msgspec.field(default_factory=DeploymentSpec)
+    status: DeploymentStatus | None = None
+
+
+class ReplicaSetSpec(KubernetesStruct):
+    """A number of pods kept alive."""
+
+    replicas: int | None = None
+    selector: LabelSelector = msgspec.field(default_factory=LabelSelector)
+    template: PodTemplateSpec = msgspec.field(default_factory=PodTemplateSpec)
+    min_ready_seconds: int = 0
+
+
+class ReplicaSet(KubernetesStruct):
+    """Replicas of one version of a pod."""
+
+    api_version: str = always("apps/v1")
+    kind: str = always("ReplicaSet")
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    spec: ReplicaSetSpec = msgspec.field(default_factory=ReplicaSetSpec)
+    status: ReplicaSetStatus | None = None
+
+
+KubernetesObject: TypeAlias = Pod | ConfigMap | Secret | Deployment | ReplicaSet
+
+KINDS: dict[tuple[str, str], type[KubernetesObject]] = {
+    ("v1", "Pod"): Pod,
+    ("v1", "ConfigMap"): ConfigMap,
+    ("v1", "Secret"): Secret,
+    ("apps/v1", "Deployment"): Deployment,
+    ("apps/v1", "ReplicaSet"): ReplicaSet,
+}
+"""The type of each supported apiVersion and kind."""
+
+
+def dump(value: KubernetesStruct) -> bytes:
+    """Encode as JSON."""
+    return msgspec.json.encode(value)
