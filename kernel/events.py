@@ -51,9 +51,12 @@ def observed() -> bool:
 
 def emit(name: str, arguments: Mapping[str, object], result: object = None, errno: int = 0) -> None:
     """Tell every instrument of one finished call."""
-    if not instruments:
-        return
-    event = Event(name, arguments, result, errno, time.monotonic(), os.getpid())
+    if instruments:
+        deliver(Event(name, arguments, result, errno, time.monotonic(), os.getpid()))
+
+
+def deliver(event: Event) -> None:
+    """Hand an event to every instrument; one that raises is dropped. Also for events from another process."""
     for instrument in tuple(instruments):
         try:
             instrument(event)

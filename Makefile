@@ -1,0 +1,61 @@
+# rawpod: set-up, demonstration and tests. `make demo` and `make test` install what is missing first.
+
+SHELL := /bin/sh
+VENV := .venv/bin
+PYTEST := $(VENV)/pytest --durations=10 --durations-min=0.5
+PREFIX := /opt/rawpod
+RELEASES := bookworm trixie
+
+.PHONY: help setup setup-test demo install uninstall check test test-quick test-native test-vm bench clean
+
+help:
+	@echo "make demo         the main job: a Deployment kept at its count, narrated"
+	@echo "make test         every check and test, here and in virtual machines of Debian 12 and 13"
+	@echo "make test-quick   checks, unit tests and native root tests (under 5 minutes)"
+	@echo "make check        format, lint, types, layers, unit tests (under 20 seconds)"
+	@echo "make setup        build .venv with .venv/bin/rawpod"
+	@echo "make install      put the program under $(PREFIX), link /usr/local/bin/rawpod, add the systemd units"
+	@echo "make bench        starts and replacements, timed beside crun"
+
+setup:
+	@scripts/setup run
+
+setup-test:
+	@scripts/setup test
+
+demo: setup
+	@$(VENV)/python examples/demo.py
+
+install:
+	@PREFIX=$(PREFIX) scripts/install
+
+uninstall:
+	@PREFIX=$(PREFIX) scripts/install --remove
+
+check: setup-test
+	@$(VENV)/ruff format --check -q .
+	@$(VENV)/ruff check -q .
+	@$(VENV)/mypy --no-error-summary
+	@$(VENV)/lint-imports > /tmp/rawpod-layers.$$$$ || { cat /tmp/rawpod-layers.$$$$; rm -f /tmp/rawpod-layers.$$$$; exit 1; }; rm -f /tmp/rawpod-layers.$$$$
+	@$(PYTEST) -q tests/unit
+
+test-native: setup-test
+	@$(PYTEST) -q tests/linux
+
+test-quick: check test-native
+
+test-vm: setup-test
+	@for release in $(RELEASES); do vagrant/vm run --release $$release -- make in-vm || exit 1; done
+
+# Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure.
+.PHONY: in-vm
+in-vm:
+	@RAWPOD_VM=1 $(PYTEST) -q tests/vm tests/linux tests/unit
+
+test: check test-native test-vm
+
+bench: setup-test
+	@$(VENV)/python bench/starts.py
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,232 @@
+"""The life of one container: create, start, signal, delete. Everything that runs goes through here.
+
+create   the cgroup, the namespaces, the root filesystem; the process waits at a gate
+start    the gate opens, the process executes what the description names
+delete   the cgroup and the state go; the mounts went with the namespace
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+from cgroups.cgroup import Cgroup
+from cgroups.hierarchy import Hierarchy
+from kernel import operation
+from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
+from kernel.operation import Assembly
+from kernel.process import (
+    CLONE_NEWPID,
+    Child,
+    ExitStatus,
+    clone3,
+    pidfd_send_signal,
+    process_start_time,
+    setns,
+    wait_pidfd,
+)
+from runtime import plan, spec, state
+from runtime.channel import Channel, error_from
+from runtime.init import assemble_and_become
+from runtime.limits import settable_limits
+from runtime.spec import State, Status
+
+_ESRCH = 3
+
+
+class Container:
+    """A container made by this process, which is the parent of its first process.
+
+    `pidfd` becomes readable when the process ends. `console_fd` is the terminal's master where one was asked for.
+    `started` is CLOCK_MONOTONIC in seconds just after execve succeeded, `warnings` names the limits left out.
+    """
+
+    def __init__(self, record: State, directory: Path, cgroup: Cgroup, pidfd: int, channel: Channel) -> None:
+        self._state = record
+        self._directory = directory
+        self._channel: Channel | None = channel
+        self.cgroup = cgroup
+        self.pidfd = pidfd
+        self.console_fd: int | None = None
+        self.started = 0.0
+        self.warnings: list[str] = []
+
+    @property
+    def id(self) -> str:
+        return self._state.id
+
+    @property
+    def pid(self) -> int:
+        """The first process, as its parent sees it."""
+        return self._state.pid
+
+    @classmethod
+    def create(
+        cls,
+        container_id: str,
+        config: spec.Config,
+        bundle: Path,
+        *,
+        cgroup: Cgroup,
+        hierarchy: Hierarchy,
+        stdio: tuple[int, int, int],
+        state_dir: Path,
+        missing_controllers: str = "refuse",
+        parent_death_signal: int = 0,
+    ) -> Container:
+        """Assemble the container up to the gate. What was begun is undone when a step fails.
+
+        Raises NotSupported or BadInput for a description that cannot be built, ContainerError with the step that
+        failed, ControllerMissing for a limit that the host cannot set. With `missing_controllers` "warn" such limits
+        are left out and named in `warnings`. `parent_death_signal` ends the payload when the calling process ends.
+        """
+        spec.check(config)
+        process = config.process
+        if process is None or not process.args:
+            raise ContainerError(f"container {container_id!r} has no process to run")
+        limits, warnings = settable_limits(config, hierarchy, missing_controllers)
+        steps = plan.build(config, bundle, cgroup, limits)
+        _claim(state_dir, container_id)
+        ours, theirs = Channel.pair()
+        with ExitStack() as on_failure:
+            on_failure.callback(ours.close)
+            on_failure.callback((state_dir / state.FILE).unlink, missing_ok=True)
+            assembly = Assembly()
+            done = operation.run(steps.parent, assembly)
+            on_failure.callback(done.undo)
+            child = _clone(steps, assembly.fds["cgroup"])
+            if child.pid == 0:
+                # Its copy of our end would keep the channel open after our death.
+                ours.close()
+                assemble_and_become(steps.child, process, stdio, theirs, parent_death_signal=parent_death_signal)
+            theirs.close()
+            on_failure.callback(_end, child.pidfd)
+            os.close(assembly.fds.pop("cgroup"))
+            record = State(
+                id=container_id,
+                status=Status.CREATING,
+                bundle=str(bundle),
+                pid=child.pid,
+                annotations=config.annotations,
+                process_start_time=process_start_time(child.pid),
+            )
+            container = cls(record, state_dir, cgroup, child.pidfd, ours)
+            container.warnings = warnings
+            container._wait_created()
+            container._save(Status.CREATED)
+            on_failure.pop_all()
+        return container
+
+    def start(self) -> None:
+        """Let the process execute; returns once it has. Raises CommandNotFound, CommandNotExecutable, ContainerError.
+
+        After a failure the process has ended and its status can be collected with `wait`.
+        """
+        if self._channel is None or not self._state.status.can_start:
+            raise Conflict(f"container {self.id!r} is {self._state.status}, not created")
+        channel, self._channel = self._channel, None
+        try:
+            try:
+                channel.send("start")
+            except BrokenPipeError:
+                raise ContainerError(f"container {self.id!r} ended before it was started") from None
+            message, _ = channel.receive()
+        finally:
+            channel.close()
+        if message is not None:
+            raise error_from(message)
+        self.started = monotonic()
+        self._save(Status.RUNNING)
+
+    def signal(self, signum: int) -> bool:
+        """Signal the first process; False when it has ended already."""
+        try:
+            pidfd_send_signal(self.pidfd, signum)
+        except SystemCallError as error:
+            if error.errno != _ESRCH:
+                raise
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End every process of the container, frozen ones too."""
+        self.cgroup.kill()
+
+    def wait(self) -> ExitStatus:
+        """Wait for the first process's end and collect it. Call once."""
+        status = wait_pidfd(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self._save(Status.STOPPED)
+        return status
+
+    def delete(self) -> None:
+        """Remove cgroup and state of a container that has ended and was collected."""
+        if not self._state.status.can_delete:
+            raise Conflict(f"container {self.id!r} is {self._state.status}, not stopped")
+        if self.console_fd is not None:
+            os.close(self.console_fd)
+            self.console_fd = None
+        if self.cgroup.exists():
+            # A process that left the pid namespace's tree by an exec from outside may still be there.
+            self.cgroup.kill()
+            self.cgroup.delete()
+        (self._directory / state.FILE).unlink(missing_ok=True)
+
+    def _wait_created(self) -> None:
+        assert self._channel is not None
+        while True:
+            message, fds = self._channel.receive()
+            if message is None:
+                raise ContainerError(f"container {self.id!r} ended while it was assembled")
+            if message["kind"] == "console":
+                (self.console_fd,) = fds
+            elif message["kind"] == "created":
+                return
+            else:
+                raise error_from(message)
+
+    def _save(self, status: Status) -> None:
+        self._state.status = status
+        state.save(self._directory, self._state)
+
+
+def _claim(directory: Path, container_id: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        present = state.load(directory)
+    except RawpodError:
+        return
+    if present.status.can_kill:
+        raise Conflict(f"container {container_id!r} exists and is {present.status}")
+
+
+def _end(pidfd: int) -> None:
+    try:
+        pidfd_send_signal(pidfd, signal.SIGKILL)
+    except SystemCallError as error:
+        if error.errno != _ESRCH:
+            raise
+    wait_pidfd(pidfd)
+    os.close(pidfd)
+
+
+def _clone(steps: plan.Plan, cgroup_fd: int) -> Child:
+    if steps.pid_namespace is None:
+        return clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
+    # setns(2) to a pid namespace is for children to come: the caller itself never moves.
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    other = os.open(steps.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+    setns(other, CLONE_NEWPID)
+    child = Child(0, -1)
+    try:
+        child = clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
+    finally:
+        if child.pid:
+            setns(own, CLONE_NEWPID)
+        os.close(other)
+        os.close(own)
+    return child

@@ -1,0 +1,82 @@
+"""A further process in a running container: it joins the namespaces, then becomes what it is to run."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+from cgroups.cgroup import Cgroup
+from kernel import credentials
+from kernel.process import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    Child,
+    clone3,
+    setns,
+)
+from runtime import spec, state
+from runtime.channel import Channel, error_from
+from runtime.init import Stage, become, open_console, own_session
+
+_JOINED_BY_THE_CHILD = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+
+
+def exec_in(
+    record: spec.State, cgroup: Cgroup, process: spec.Process, stdio: tuple[int, int, int]
+) -> tuple[Child, int | None]:
+    """Run `process` in the container that `record` tells of; the child and, for a terminal, its master's descriptor.
+
+    The caller becomes the parent. From here on its own new children would be born in the container's pid namespace:
+    it is for a process that does nothing else. Raises NotFound when the container has ended, CommandNotFound,
+    CommandNotExecutable and ContainerError as `Container.start` does.
+    """
+    target = state.open_process(record)
+    cgroup_fd = cgroup.open()
+    # While the child has the host's memory and descriptors and is visible inside, nobody there may look into it
+    # (CVE-2016-9962); execve makes it dumpable again.
+    credentials.set_dumpable(False)
+    ours, theirs = Channel.pair()
+    try:
+        setns(target, CLONE_NEWPID)
+        child = clone3(0, cgroup_fd=cgroup_fd)
+        if child.pid == 0:
+            ours.close()
+            _join_and_become(target, process, stdio, theirs)
+        theirs.close()
+        return child, _started(ours)
+    finally:
+        ours.close()
+        os.close(cgroup_fd)
+        os.close(target)
+
+
+def _join_and_become(target: int, process: spec.Process, stdio: tuple[int, int, int], channel: Channel) -> NoReturn:
+    stage = Stage()
+    try:
+        channel.forward_events()
+        own_session(stdio)
+        stage.doing = "join the container's namespaces"
+        setns(target, _JOINED_BY_THE_CHILD)
+        if process.terminal:
+            stage.doing = "open a terminal"
+            channel.send("console", fds=(open_console(process, bind=False),))
+        become(process, stage)
+    except BaseException as error:
+        channel.send_error(error, stage.doing)
+        os._exit(getattr(error, "exit_code", 125))
+
+
+def _started(channel: Channel) -> int | None:
+    console: int | None = None
+    while True:
+        message, fds = channel.receive()
+        if message is None:
+            return console
+        if message["kind"] == "console":
+            (console,) = fds
+        else:
+            raise error_from(message)

@@ -1,0 +1,228 @@
+"""The init stage: what runs in the new process between clone3 and execve.
+
+It works through the plan's operations, tells the parent, waits at the gate for `start`, gives up its privileges and
+becomes the payload. It imports nothing and looks nothing up in the new root: every module is loaded before clone3.
+The last third (`become`) is shared with processes that join a running container.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import stat
+import struct
+import termios
+from collections.abc import Sequence
+from typing import NoReturn
+
+from kernel import credentials, events, mounts
+from kernel.credentials import CapabilitySets
+from kernel.errors import CommandNotExecutable, CommandNotFound, ContainerError
+from kernel.operation import Assembly, Operation
+from kernel.process import CLOSE_RANGE_CLOEXEC, close_range
+from runtime import spec
+from runtime.channel import Channel
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Stage:
+    """What the child is doing, for the message should it fail."""
+
+    doing = "begin"
+
+
+def assemble_and_become(
+    operations: Sequence[Operation],
+    process: spec.Process,
+    stdio: tuple[int, int, int],
+    channel: Channel,
+    *,
+    parent_death_signal: int,
+) -> NoReturn:
+    """The child's whole life before the payload. Never returns; ends the process with 125 to 127 on failure."""
+    stage = Stage()
+    try:
+        channel.forward_events()
+        assembly = Assembly()
+        own_session(stdio)
+        for operation in operations:
+            stage.doing = operation.describe()
+            operation.execute(assembly)
+        stage.doing = "open a terminal"
+        if process.terminal:
+            channel.send("console", fds=(open_console(process),))
+        stage.doing = "wait for start"
+        channel.send("created")
+        message, _ = channel.receive()
+        if message is None or message["kind"] != "start":
+            os._exit(125)
+        become(process, stage, parent_death_signal=parent_death_signal)
+    except BaseException as error:
+        _fail(channel, error, stage.doing)
+
+
+def _fail(channel: Channel, error: BaseException, doing: str) -> NoReturn:
+    try:
+        channel.send_error(error, doing)
+    finally:
+        os._exit(getattr(error, "exit_code", 125))
+
+
+def own_session(stdio: tuple[int, int, int]) -> None:
+    """A session of its own, so that the host's terminal is nobody's to push input to, and the given stdio."""
+    os.setsid()
+    # First out of the way, then into place: a target may be another one's source.
+    copies = [os.dup(fd) if fd < 3 else fd for fd in stdio]
+    for target, fd in enumerate(copies):
+        os.dup2(fd, target)
+    # What is ignored stays so across execve (Python ignores SIGPIPE, a monitor more); the rest goes back by itself.
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def open_console(process: spec.Process, *, bind: bool = True) -> int:
+    """A terminal of the container's own devpts: stdio, controlling terminal and, with `bind`, /dev/console.
+
+    Returns the master's descriptor.
+    """
+    master, slave = os.openpty()
+    size = process.console_size
+    if size is not None:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size.height, size.width, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    os.fchown(slave, process.user.uid, -1)
+    for target in range(3):
+        os.dup2(slave, target)
+    os.close(slave)
+    if bind:
+        _bind_console()
+    return master
+
+
+def _bind_console() -> None:
+    # From the open descriptor, not by name: nothing in the container can have swapped it (move_mount(2)).
+    source = mounts.open_tree(0, "", mounts.OPEN_TREE_CLONE | mounts.AT_EMPTY_PATH)
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    target = os.open("/dev/console", flags)
+    mounts.move_mount(source, "", target, "", mounts.MOVE_MOUNT_F_EMPTY_PATH | mounts.MOVE_MOUNT_T_EMPTY_PATH)
+    os.close(source)
+    os.close(target)
+
+
+def become(process: spec.Process, stage: Stage, *, parent_death_signal: int = 0) -> NoReturn:
+    """Take on the process's identity and execute it."""
+    stage.doing = "set resource limits"
+    set_rlimits(process.rlimits)
+    stage.doing = "take on the identity"
+    set_identity(process)
+    if parent_death_signal:
+        # After the change of user, which clears it (prctl(2)).
+        credentials.set_parent_death_signal(parent_death_signal)
+    stage.doing = f"change into {process.cwd!r}"
+    change_directory(process.cwd)
+    if process.no_new_privileges:
+        credentials.set_no_new_privs()
+    # The channel among them: its end is the parent's news of success.
+    close_range(3, flags=CLOSE_RANGE_CLOEXEC)
+    stage.doing = f"execute {process.args[0]!r}"
+    execute(process.args, process.env)
+
+
+def set_rlimits(rlimits: Sequence[spec.Rlimit]) -> None:
+    """setrlimit(2) of each. Raising a hard limit needs CAP_SYS_RESOURCE."""
+    for limit in rlimits:
+        number = getattr(resource, limit.type)
+        soft, hard = (value if value < 2**63 else resource.RLIM_INFINITY for value in (limit.soft, limit.hard))
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (ValueError, OSError) as error:
+            raise ContainerError(
+                f"{limit.type} soft {limit.soft} hard {limit.hard}: {error}",
+                remedy="raising a hard limit needs CAP_SYS_RESOURCE",
+            ) from error
+
+
+def set_identity(process: spec.Process) -> None:
+    """Groups, user and the five capability sets, in the order that capabilities(7) leaves possible."""
+    user, wanted = process.user, process.capabilities
+    present = credentials.bounding_set()
+    sets = _capability_masks(wanted, present)
+    if user.umask is not None:
+        os.umask(user.umask)
+    credentials.drop_bounding(sets["bounding"], present)
+    credentials.set_keep_capabilities(True)
+    # Always, also for none: the groups would be those of whoever started rawpod.
+    os.setgroups(user.additional_gids)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    credentials.set_keep_capabilities(False)
+    credentials.capset(CapabilitySets(sets["effective"], sets["permitted"], sets["inheritable"]))
+    credentials.clear_ambient()
+    credentials.raise_ambient(sets["ambient"])
+
+
+def _capability_masks(wanted: spec.Capabilities | None, present: int) -> dict[str, int]:
+    kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    if wanted is None:
+        return dict.fromkeys(kinds, 0)
+    # What the host's bounding set lacks cannot be given (DESIGN: intersected; `rawpod doctor` tells).
+    return {kind: credentials.mask(getattr(wanted, kind)) & present for kind in kinds}
+
+
+def change_directory(path: str) -> None:
+    """chdir(2), and proof that the directory lies inside the root (CVE-2024-21626)."""
+    try:
+        os.chdir(path)
+    except FileNotFoundError:
+        raise ContainerError(f"no directory {path!r} in the container") from None
+    # The kernel says so of a directory that cannot be reached from the root (getcwd(3)).
+    if os.getcwd().startswith("(unreachable)"):
+        raise ContainerError(f"the working directory {path!r} is outside the container's root")
+
+
+def execute(args: Sequence[str], env: Sequence[str]) -> NoReturn:
+    """execve(2), looking a bare name up in the environment's PATH as execvp(3) does."""
+    environment = dict(entry.split("=", 1) for entry in env)
+    name = args[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        path = environment.get("PATH", DEFAULT_PATH)
+        candidates = [os.path.join(directory or ".", name) for directory in path.split(":")]
+    refused: OSError | None = None
+    for candidate in candidates:
+        events.emit("execve", {"path": candidate, "args": list(args)})
+        try:
+            os.execve(candidate, list(args), environment)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) or os.path.lexists(candidate):
+                refused = refused or _named(error, candidate)
+    if refused is None:
+        raise CommandNotFound(f"no such command in the container: {name!r}")
+    raise _refusal(refused)
+
+
+def _named(error: OSError, candidate: str) -> OSError:
+    error.filename = candidate
+    return error
+
+
+def _refusal(error: OSError) -> ContainerError:
+    name = error.filename
+    if error.errno == errno.ENOENT:
+        return CommandNotFound(f"{name!r} is there, but the interpreter or loader it names is not")
+    if error.errno == errno.ENOEXEC:
+        return CommandNotExecutable(
+            f"{name!r} is not for this machine ({os.uname().machine}): wrong architecture, or a script without #!"
+        )
+    if error.errno == errno.EACCES and stat.S_ISDIR(os.stat(name).st_mode):
+        return CommandNotExecutable(f"{name!r} is a directory")
+    if error.errno == errno.E2BIG:
+        return CommandNotExecutable(f"the arguments and environment of {name!r} are too long")
+    return CommandNotExecutable(f"{name!r} cannot be executed: {os.strerror(error.errno or 0).lower()}")

@@ -1,0 +1,136 @@
+"""The operations of a plan that are no mount: the container's cgroup, joined namespaces, names, sysctls."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from cgroups.cgroup import Cgroup
+from cgroups.controllers import Limits
+from kernel import process
+from kernel.operation import Assembly, Operation
+from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
+
+NAMESPACE_FLAGS = {
+    "mount": process.CLONE_NEWNS,
+    "pid": process.CLONE_NEWPID,
+    "network": process.CLONE_NEWNET,
+    "ipc": process.CLONE_NEWIPC,
+    "uts": process.CLONE_NEWUTS,
+    "cgroup": process.CLONE_NEWCGROUP,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCgroup(Operation):
+    """The container's cgroup with its limits."""
+
+    cgroup: Cgroup
+    limits: Limits
+
+    def describe(self) -> str:
+        written = " ".join(f"{name}={value!r}" for name, value in self.limits.files())
+        return f"create cgroup {self.cgroup.path} {written}".rstrip()
+
+    def execute(self, assembly: Assembly) -> None:
+        self.cgroup.create()
+        self.limits.apply(self.cgroup)
+        assembly.fds["cgroup"] = self.cgroup.open()
+
+    def undo(self, assembly: Assembly) -> None:
+        fd = assembly.fds.pop("cgroup", -1)
+        if fd >= 0:
+            os.close(fd)
+        if self.cgroup.exists():
+            self.cgroup.kill()
+            self.cgroup.wait_empty(5)
+            self.cgroup.delete()
+
+
+@dataclass(frozen=True, slots=True)
+class JoinNamespace(Operation):
+    """setns(2) to a namespace that exists."""
+
+    kind: str
+    path: str
+
+    def describe(self) -> str:
+        return f"join {self.kind} namespace {self.path}"
+
+    def execute(self, assembly: Assembly) -> None:
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            process.setns(fd, NAMESPACE_FLAGS[self.kind])
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class NewCgroupNamespace(Operation):
+    """unshare(2) once inside the cgroup: clone3 would take the parent's cgroup for the namespace's root."""
+
+    def describe(self) -> str:
+        return "unshare the cgroup namespace"
+
+    def execute(self, assembly: Assembly) -> None:
+        process.unshare(process.CLONE_NEWCGROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class SetHostname(Operation):
+    """Host and domain name of the uts namespace."""
+
+    hostname: str
+    domainname: str = ""
+
+    def describe(self) -> str:
+        return f"name the host {self.hostname!r}" + (f" in domain {self.domainname!r}" if self.domainname else "")
+
+    def execute(self, assembly: Assembly) -> None:
+        if self.hostname:
+            process.sethostname(self.hostname)
+        if self.domainname:
+            process.setdomainname(self.domainname)
+
+
+@dataclass(frozen=True, slots=True)
+class SetOomScoreAdj(Operation):
+    """How readily the kernel picks the container when memory is out, -1000 to 1000 (proc_pid_oom_score_adj(5))."""
+
+    value: int
+
+    def describe(self) -> str:
+        return f"set oom_score_adj {self.value}"
+
+    def execute(self, assembly: Assembly) -> None:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl(Operation):
+    """A kernel parameter of the container's namespaces, through the container's own procfs.
+
+    The file is opened below the fresh /proc without crossing a mount or a link, so that the write reaches the
+    parameter and nothing put in its place (CVE-2025-52881).
+    """
+
+    name: str
+    value: str
+
+    def describe(self) -> str:
+        return f"set sysctl {self.name}={self.value!r}"
+
+    def execute(self, assembly: Assembly) -> None:
+        proc = open_in_root(assembly.root, "/proc", os.O_PATH | os.O_DIRECTORY)
+        try:
+            # "/" stands for a dot inside a component, as in sysctl(8).
+            path = "sys/" + self.name.replace(".", "\0").replace("/", ".").replace("\0", "/")
+            resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+            fd = openat2(proc, path, os.O_WRONLY, resolve=resolve)
+        finally:
+            os.close(proc)
+        try:
+            os.write(fd, self.value.encode())
+        finally:
+            os.close(fd)
