@@ -12,6 +12,9 @@ import msgspec
 Quantity = NewType("Quantity", str)
 """An amount as Kubernetes writes it ("500m", "64Mi"); read by runtime.pod.quantities."""
 
+Mode = NewType("Mode", int)
+"""Permission bits, written in octal with a leading zero in YAML ("0640") and as a plain number in JSON (416)."""
+
 Timestamp = NewType("Timestamp", str)
 """A moment in RFC 3339, UTC, whole seconds: "2026-01-31T12:00:00Z"."""
 

@@ -16,6 +16,7 @@ from runtime.pod.meta import (
     KubernetesStruct,
     LabelSelector,
     ListMeta,
+    Mode,
     ObjectList,
     ObjectMeta,
     OwnerReference,
@@ -69,6 +70,7 @@ __all__ = [
     "KubernetesStruct",
     "LabelSelector",
     "ListMeta",
+    "Mode",
     "ObjectList",
     "ObjectMeta",
     "OwnerReference",
@@ -234,7 +236,7 @@ class KeyToPath(KubernetesStruct):
 
     key: str = ""
     path: str = ""
-    mode: int | None = None
+    mode: Mode | None = None
 
 
 class ConfigMapVolumeSource(KubernetesStruct):
@@ -242,7 +244,7 @@ class ConfigMapVolumeSource(KubernetesStruct):
 
     name: str = ""
     items: list[KeyToPath] = []
-    default_mode: int | None = None
+    default_mode: Mode | None = None
     optional: bool | None = None
 
 
@@ -251,7 +253,7 @@ class SecretVolumeSource(KubernetesStruct):
 
     secret_name: str = ""
     items: list[KeyToPath] = []
-    default_mode: int | None = None
+    default_mode: Mode | None = None
     optional: bool | None = None
 
 

@@ -1,0 +1,70 @@
+"""The values that Kubernetes gives to what a manifest leaves out."""
+
+from __future__ import annotations
+
+from runtime.pod.objects import (
+    Container,
+    Deployment,
+    DeploymentStrategy,
+    KubernetesObject,
+    Pod,
+    PodSpec,
+    ReplicaSet,
+    Secret,
+)
+
+NAMESPACE = "default"
+GRACE_PERIOD_SECONDS = 30
+REVISION_HISTORY_LIMIT = 10
+
+
+def apply(obj: KubernetesObject) -> KubernetesObject:
+    """Fill in what was left out, in place, and return the object. Applying twice changes nothing."""
+    obj.metadata.namespace = obj.metadata.namespace or NAMESPACE
+    if isinstance(obj, Pod):
+        _pod_spec(obj.spec)
+    elif isinstance(obj, (Deployment, ReplicaSet)):
+        _workload(obj)
+    elif isinstance(obj, Secret):
+        _secret(obj)
+    return obj
+
+
+def _workload(obj: Deployment | ReplicaSet) -> None:
+    if obj.spec.replicas is None:
+        obj.spec.replicas = 1
+    _pod_spec(obj.spec.template.spec)
+    if isinstance(obj, Deployment):
+        if obj.spec.strategy is None or not obj.spec.strategy.type:
+            obj.spec.strategy = DeploymentStrategy(type="Recreate")
+        if obj.spec.revision_history_limit is None:
+            obj.spec.revision_history_limit = REVISION_HISTORY_LIMIT
+
+
+def _pod_spec(spec: PodSpec) -> None:
+    spec.restart_policy = spec.restart_policy or "Always"
+    if spec.termination_grace_period_seconds is None:
+        spec.termination_grace_period_seconds = GRACE_PERIOD_SECONDS
+    for container in spec.containers:
+        _container(container, spec.host_network)
+
+
+def _container(container: Container, host_network: bool) -> None:
+    container.image_pull_policy = container.image_pull_policy or "IfNotPresent"
+    for port in container.ports:
+        port.protocol = port.protocol or "TCP"
+        if host_network and not port.host_port:
+            port.host_port = port.container_port
+    if resources := container.resources:
+        # A limit without a request is a request of the same amount.
+        resources.requests = {**resources.limits, **resources.requests}
+
+
+def _secret(secret: Secret) -> None:
+    """stringData is for writing only: it is merged into data, over keys that are there."""
+    from base64 import b64encode
+
+    secret.type = secret.type or "Opaque"
+    for key, value in secret.string_data.items():
+        secret.data[key] = b64encode(value.encode()).decode()
+    secret.string_data = {}

@@ -1,0 +1,65 @@
+"""Kubernetes' fields that rawpod does not carry out yet.
+
+They are refused by name rather than ignored, and told apart from misspelt ones.
+"""
+
+from __future__ import annotations
+
+from runtime.pod import objects
+
+_META = "generateName managedFields selfLink finalizers deletionGracePeriodSeconds"
+
+_BY_TYPE: dict[type, str] = {
+    objects.ObjectMeta: _META,
+    objects.LabelSelector: "matchExpressions",
+    objects.EnvVarSource: "resourceFieldRef fileKeyRef",
+    objects.ResourceRequirements: "claims",
+    objects.VolumeMount: "subPath subPathExpr mountPropagation recursiveReadOnly",
+    objects.SecurityContext: "privileged procMount seLinuxOptions windowsOptions appArmorProfile",
+    objects.Container: (
+        "livenessProbe readinessProbe startupProbe lifecycle restartPolicy restartPolicyRules resizePolicy stdinOnce "
+        "terminationMessagePath terminationMessagePolicy volumeDevices"
+    ),
+    objects.Volume: (
+        "persistentVolumeClaim downwardAPI projected csi nfs iscsi image ephemeral fc flexVolume flocker gitRepo "
+        "glusterfs gcePersistentDisk awsElasticBlockStore azureDisk azureFile cephfs cinder photonPersistentDisk "
+        "portworxVolume quobyte rbd scaleIO storageos vsphereVolume"
+    ),
+    objects.PodSecurityContext: (
+        "fsGroup fsGroupChangePolicy seLinuxOptions seLinuxChangePolicy windowsOptions appArmorProfile "
+        "supplementalGroupsPolicy"
+    ),
+    objects.PodSpec: (
+        "initContainers ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig "
+        "dnsPolicy enableServiceLinks hostIPC hostPID hostUsers hostnameOverride imagePullSecrets nodeSelector os "
+        "overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
+        "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName setHostnameAsFQDN "
+        "shareProcessNamespace subdomain tolerations topologySpreadConstraints"
+    ),
+    objects.DeploymentSpec: "paused progressDeadlineSeconds",
+    objects.DeploymentStrategy: "rollingUpdate",
+}
+
+UNSUPPORTED: dict[type, frozenset[str]] = {kind: frozenset(names.split()) for kind, names in _BY_TYPE.items()}
+"""For each of our types, the fields Kubernetes has and rawpod has not."""
+
+_KINDS = (
+    "Binding CronJob CustomResourceDefinition DaemonSet Endpoints EndpointSlice Event HorizontalPodAutoscaler Ingress "
+    "IngressClass Job LimitRange Namespace NetworkPolicy Node PersistentVolume PersistentVolumeClaim "
+    "PodDisruptionBudget PodTemplate PriorityClass ReplicationController ResourceQuota Role RoleBinding ClusterRole "
+    "ClusterRoleBinding RuntimeClass Service ServiceAccount StatefulSet StorageClass"
+)
+UNSUPPORTED_KINDS = frozenset(_KINDS.split())
+"""Kubernetes' other kinds, so that a Service is called unsupported and a Deploment misspelt."""
+
+_SAME_AS_OURS = {"dnsPolicy": "Default", "procMount": "Default", "mountPropagation": "None"}
+
+
+def asks_for_nothing(name: str, value: object) -> bool:
+    """Whether an unsupported field has a value that rawpod fulfils as it is: nothing, or off.
+
+    `privileged: false` is kept by doing nothing. `hostUsers: false` is the exception: it asks for a user namespace.
+    """
+    if value is False:
+        return name != "hostUsers"
+    return value is None or value in ("", [], {}) or _SAME_AS_OURS.get(name) == value
