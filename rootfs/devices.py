@@ -1,0 +1,146 @@
+"""/dev: a tmpfs of its own with the few devices a container gets, and its console."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from kernel.errors import HostError, NotSupported
+from kernel.mounts import AT_EMPTY_PATH, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, OPEN_TREE_CLONE, open_tree
+from kernel.operation import Assembly, Operation
+from kernel.paths import open_in_root
+from rootfs.filesystems import Filesystem
+from rootfs.place import attach_and_close, real_directory, target_directory, target_file
+
+# ioctl_tty(2)
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
+_TIOCSWINSZ = 0x5414
+
+_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+class Device(NamedTuple):
+    """A device below /dev. `type` is c, u, b or p as in the OCI runtime-spec."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+
+DEFAULT_DEVICES = (
+    Device("/dev/null", "c", 1, 3),
+    Device("/dev/zero", "c", 1, 5),
+    Device("/dev/full", "c", 1, 7),
+    Device("/dev/random", "c", 1, 8),
+    Device("/dev/urandom", "c", 1, 9),
+    Device("/dev/tty", "c", 5, 0),
+)
+
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+@dataclass(frozen=True)
+class Dev(Filesystem):
+    """A fresh tmpfs on /dev with `devices` and the usual links.
+
+    Devices are made by mknod(2); where that is not permitted, the host's own are bind-mounted, after a look at what
+    their descriptors are.
+    """
+
+    fstype: ClassVar[str] = "tmpfs"
+
+    destination: str = "/dev"
+    attributes: int = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+    data: tuple[str, ...] = ("mode=755", "size=65536k")
+    devices: tuple[Device, ...] = DEFAULT_DEVICES
+
+    def describe(self) -> str:
+        return f"{super().describe()} with {', '.join(device.path for device in self.devices)}"
+
+    def target(self, root: int) -> int:
+        return real_directory(root, self.destination)
+
+    def execute(self, assembly: Assembly) -> None:
+        mount = self.mount(assembly)
+        before = os.umask(0)
+        try:
+            for name, target in _LINKS:
+                os.symlink(target, name, dir_fd=mount)
+            for device in self.devices:
+                _make(device, mount)
+        finally:
+            os.umask(before)
+            os.close(mount)
+
+
+def _make(device: Device, dev: int) -> None:
+    directory, _, name = device.path.rpartition("/")
+    if not (directory == "/dev" or directory.startswith("/dev/")) or not name or ".." in directory.split("/"):
+        raise NotSupported(f"device {device.path!r} outside of /dev")
+    if device.type not in _TYPES:
+        raise NotSupported(f"device {device.path!r} of type {device.type!r}")
+    parent = dev if directory == "/dev" else target_directory(dev, directory.removeprefix("/dev"))
+    try:
+        number = os.makedev(device.major, device.minor)
+        try:
+            os.mknod(name, _TYPES[device.type] | device.mode, number, dir_fd=parent)
+        except PermissionError:
+            _bind(device, number, parent, name)
+            return
+        if device.uid or device.gid:
+            os.chown(name, device.uid, device.gid, dir_fd=parent, follow_symlinks=False)
+    finally:
+        if parent != dev:
+            os.close(parent)
+
+
+def _bind(device: Device, number: int, parent: int, name: str) -> None:
+    pinned = os.open(device.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(pinned)
+        if stat.S_IFMT(status.st_mode) != _TYPES[device.type] or status.st_rdev != number:
+            raise HostError(f"{device.path!r} of the host is not device {device.type} {device.major}:{device.minor}")
+        attach_and_close(open_tree(pinned, "", AT_EMPTY_PATH | OPEN_TREE_CLONE), target_file(parent, name))
+    finally:
+        os.close(pinned)
+
+
+@dataclass(frozen=True)
+class Console(Operation):
+    """A pseudo-terminal of the container's own devpts, its end for the payload bound on /dev/console.
+
+    Leaves both ends in Assembly.fds: "console" (the master, for whoever attaches) and "terminal". Neither is ever
+    looked up by name: the peer is opened from the master (ioctl_tty(2), TIOCGPTPEER).
+    """
+
+    width: int = 0
+    height: int = 0
+
+    def describe(self) -> str:
+        return "open a pseudo-terminal -> /dev/console"
+
+    def execute(self, assembly: Assembly) -> None:
+        master = open_in_root(assembly.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+        assembly.fds["console"] = master
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        terminal = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        assembly.fds["terminal"] = terminal
+        if self.width or self.height:
+            fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", self.height, self.width, 0, 0))
+        bound = open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
+        attach_and_close(bound, target_file(assembly.root, "/dev/console"))

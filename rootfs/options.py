@@ -1,0 +1,136 @@
+"""The mount options of the OCI runtime-spec 1.2 (config.md, "Mounts") in terms of mount_setattr(2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kernel.errors import NotSupported
+from kernel.mounts import (
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+)
+
+# (set, clear). The access times are one field of the attributes, not bits: to set one clears the field first.
+_ATTRIBUTES: dict[str, tuple[int, int]] = {
+    "ro": (MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, MOUNT_ATTR_RDONLY),
+    "nosuid": (MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, MOUNT_ATTR_NOSUID),
+    "nodev": (MOUNT_ATTR_NODEV, 0),
+    "dev": (0, MOUNT_ATTR_NODEV),
+    "noexec": (MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, MOUNT_ATTR_NOEXEC),
+    "nodiratime": (MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
+    "noatime": (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
+    "strictatime": (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+    # The kernel's default is relatime; whatever is taken off leads back to it.
+    "relatime": (0, MOUNT_ATTR__ATIME),
+    "norelatime": (0, MOUNT_ATTR__ATIME),
+    "atime": (0, MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, MOUNT_ATTR__ATIME),
+}
+
+_PROPAGATION = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED | MS_REC,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+
+# Flags of the superblock, which fsconfig(2) takes by these names.
+_SUPERBLOCK = frozenset(
+    {"sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"}
+)
+
+# "silent" and "loud" steer what the kernel prints. A filesystem context always answers its caller instead.
+_NOTHING_TO_DO = frozenset({"defaults", "silent", "loud"})
+
+
+class MountOptions(NamedTuple):
+    """Options parsed. `set`, `clear` are MOUNT_ATTR_* of the mount itself, `tree_*` of all mounts below it as well.
+
+    `propagation` is 0 or MS_*, with MS_REC for the whole tree. `data` goes to the filesystem, in order.
+    """
+
+    bind: bool = False
+    recursive: bool = False
+    remount: bool = False
+    set: int = 0
+    clear: int = 0
+    tree_set: int = 0
+    tree_clear: int = 0
+    propagation: int = 0
+    copy_up: bool = False
+    data: tuple[str, ...] = ()
+    superblock: tuple[str, ...] = ()
+
+
+def parse(options: Iterable[str]) -> MountOptions:
+    """Sort `options` by what they mean; the last one wins. What rawpod does not know belongs to the filesystem.
+
+    Raises NotSupported, by name, for id-mapped mounts.
+    """
+    bind = recursive = remount = copy_up = False
+    attributes, tree = (0, 0), (0, 0)
+    propagation = 0
+    data: list[str] = []
+    superblock: list[str] = []
+    for option in options:
+        if option in _ATTRIBUTES:
+            attributes = _merge(attributes, _ATTRIBUTES[option])
+        elif option in _PROPAGATION:
+            propagation = _PROPAGATION[option]
+        elif option[:1] == "r" and option[1:] in _ATTRIBUTES:
+            tree = _merge(tree, _ATTRIBUTES[option[1:]])
+        elif option in ("bind", "rbind"):
+            bind, recursive = True, option == "rbind"
+        elif option == "remount":
+            remount = True
+        elif option == "tmpcopyup":
+            copy_up = True
+        elif option.partition("=")[0] in ("idmap", "ridmap"):
+            raise NotSupported(f"mount option {option!r}: id-mapped mounts are not supported")
+        elif option in _SUPERBLOCK:
+            superblock.append(option)
+        elif option not in _NOTHING_TO_DO:
+            data.append(option)
+    return MountOptions(
+        bind, recursive, remount, *attributes, *tree, propagation, copy_up, tuple(data), tuple(superblock)
+    )
+
+
+def _merge(before: tuple[int, int], new: tuple[int, int]) -> tuple[int, int]:
+    # The access time field is always cleared as a whole, its clear mask stays beside what is set.
+    set_before, clear_before = before
+    set_new, clear_new = new
+    return (set_before & ~clear_new) | set_new, (clear_before & ~set_new) | clear_new
+
+
+def names(set_: int, clear: int = 0) -> list[str]:
+    """The attributes' OCI names, for descriptions."""
+    found = [
+        name
+        for name, (bits, _) in _ATTRIBUTES.items()
+        if bits and (set_ & MOUNT_ATTR__ATIME == bits if bits & MOUNT_ATTR__ATIME else set_ & bits)
+    ]
+    return found + [name for name in ("rw", "suid", "dev", "exec") if clear & _ATTRIBUTES[name][1]]

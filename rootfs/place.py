@@ -1,0 +1,141 @@
+"""Where mounts go: targets inside the new root, resolved and made by descriptor, and the move onto them.
+
+Everything here works on the root's descriptor before pivot_root(2). A link in the image, and a link that somebody swaps
+in meanwhile, is followed inside the root or refused; it never reaches the host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from kernel.errors import ContainerError, SystemCallError
+from kernel.mounts import (
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH,
+    fsconfig_create,
+    fsconfig_set_flag,
+    fsconfig_set_string,
+    fsmount,
+    fsopen,
+    move_mount,
+)
+from kernel.paths import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    create_file_in_root,
+    mkdir_in_root,
+    openat2,
+)
+
+_LINKS_MAX = 40  # as path_resolution(7)
+
+
+def attach(mount: int, target: int) -> None:
+    """Move the detached `mount` onto the directory or file behind `target`. Both stay open."""
+    move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def attach_and_close(mount: int, target: int) -> None:
+    """attach(), and close both descriptors whatever happens."""
+    try:
+        attach(mount, target)
+    finally:
+        os.close(mount)
+        os.close(target)
+
+
+def target_directory(root: int, path: str) -> int:
+    """A descriptor of directory `path` inside the root, made if it is missing."""
+    return _made(mkdir_in_root, root, path)
+
+
+def target_file(root: int, path: str) -> int:
+    """A descriptor of `path` inside the root, made as an empty file if it is missing."""
+    return _made(create_file_in_root, root, path)
+
+
+def _made(make: Callable[[int, str], int], root: int, path: str) -> int:
+    for _ in range(_LINKS_MAX):
+        try:
+            return make(root, path)
+        except SystemCallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # The last component is a link that dangles (/etc/resolv.conf often does): make what it points to.
+            path = _pointed_to(root, path, error)
+    raise ContainerError(f"mount target {path!r}: too many symbolic links")
+
+
+def _pointed_to(root: int, path: str, error: SystemCallError) -> str:
+    parent_path, name = os.path.split(os.path.normpath("/" + path))
+    parent = mkdir_in_root(root, parent_path)
+    try:
+        return os.path.join(parent_path, os.readlink(name, dir_fd=parent))
+    except OSError:
+        raise error from None
+    finally:
+        os.close(parent)
+
+
+def real_directory(root: int, path: str) -> int:
+    """A descriptor of directory `path`, no component of which is a link; made if it is missing.
+
+    For /proc, /sys and /dev: an image that ships a link there wants the kernel's files to appear elsewhere.
+    Raises ContainerError if there is a link or something that is no directory.
+    """
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    for _ in range(2):
+        try:
+            return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        except SystemCallError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise ContainerError(f"{path!r} in the image is not a directory: nothing is mounted there") from None
+            if error.errno != errno.ENOENT:
+                raise
+        os.close(mkdir_in_root(root, path))
+    raise ContainerError(f"{path!r} in the image cannot be made a directory")
+
+
+def is_directory(fd: int) -> bool:
+    """Whether the descriptor is of a directory."""
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def new_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes: int) -> int:
+    """A detached mount of a fresh filesystem. `data` are its options, "key" or "key=value".
+
+    Raises SystemCallError with the kernel's own explanation, where it gives one, as the remedy.
+    """
+    context = fsopen(fstype)
+    try:
+        if source:
+            fsconfig_set_string(context, "source", source)
+        for option in data:
+            key, has_value, value = option.partition("=")
+            if has_value:
+                fsconfig_set_string(context, key, value)
+            else:
+                fsconfig_set_flag(context, key)
+        fsconfig_create(context)
+        return fsmount(context, attributes)
+    except SystemCallError as error:
+        raise explained(error, context) from None
+    finally:
+        os.close(context)
+
+
+def explained(error: SystemCallError, context: int) -> SystemCallError:
+    """`error` with what the kernel wrote to the filesystem context about it (fsconfig(2), "message retrieval")."""
+    lines: list[str] = []
+    try:
+        while len(lines) < 16:
+            lines.append(os.read(context, 1024).decode(errors="replace")[2:].strip())
+    except OSError:
+        pass  # ENODATA: that was all
+    if not lines:
+        return error
+    return SystemCallError(error.name, error.arguments, error.errno, remedy="; ".join(lines))
