@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgroups.files import mkdir, read, read_raw, refusal, rmdir, write
-from kernel.errors import Conflict, HostError, NotFound
+from kernel.errors import BadInput, Conflict, HostError, NotFound
 
 _EVACUATION_PASSES = 100
 
@@ -203,6 +203,8 @@ def prepare(top: Path, cgroup: Cgroup, controllers: Iterable[str], spare: str = 
     enable controllers while they are there. Raises ControllerMissing for a controller that `top` does not have.
     """
     wanted = frozenset(controllers)
+    if cgroup.path != top and top not in cgroup.path.parents:
+        raise BadInput(f'cgroup "{cgroup}" is outside of the delegated "{top}"', remedy="name one below it")
     cgroup.create()
     way = [Cgroup(path) for path in (cgroup.path, *cgroup.path.parents) if path == top or top in path.parents]
     for step in reversed(way):

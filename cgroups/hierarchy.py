@@ -58,6 +58,10 @@ class Hierarchy:
             )
         return _directory(self.mount, self.mount_root, path)
 
+    def subtree(self, path: str | None) -> Path:
+        """The directory rawpod works below: `path` as `at` takes it, or rawpod/ in the delegated subtree for None."""
+        return self.root / "rawpod" if path is None else self.at(path)
+
     def name(self, directory: Path) -> str:
         """The inverse of `at`: how /proc/PID/cgroup names the cgroup at `directory`."""
         below = directory.relative_to(self.mount)

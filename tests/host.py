@@ -1,0 +1,165 @@
+"""A mount and network namespace that plays the host for tests as root, and the fixtures that go with it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import secrets
+import shutil
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cgroups.cgroup import Cgroup, prepare
+from cgroups.hierarchy import Hierarchy, find
+from cgroups.mountinfo import parse_mountinfo
+from kernel import mounts, process
+from kernel.errors import SystemCallError
+from runtime import leaks
+from runtime.inventory import Inventory
+from runtime.settings import Settings
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_SYS = Path("/sys")
+_CGROUP = Path("/sys/fs/cgroup")
+_SETTLE_SECONDS = 3.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host(request: pytest.FixtureRequest) -> None:
+    """Move the test process, once, into namespaces of its own: what tests do to links, mounts and sysctls stays there."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    process.unshare(process.CLONE_NEWNS | process.CLONE_NEWNET | process.CLONE_NEWUTS | process.CLONE_NEWIPC)
+    mounts.mount("", "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    _mount_own_sysfs()
+    _raise_loopback()
+    if request.config.getoption("--cgroup-layout") == "v2":
+        _show_v2_alone(find())
+
+
+@pytest.fixture
+def v2_layout(host: None) -> Iterator[Hierarchy]:
+    """The cgroup2 mount alone at /sys/fs/cgroup, for one test, as on a host without cgroup v1."""
+    hierarchy = find()
+    if hierarchy.mount == _CGROUP:
+        yield hierarchy
+        return
+    _show_v2_alone(hierarchy)
+    try:
+        yield find()
+    finally:
+        mounts.umount2(_CGROUP, mounts.MNT_DETACH)
+
+
+@pytest.fixture
+def settings(host: None) -> Iterator[Settings]:
+    """An instance of rawpod of its own: directories, cgroup, bridge and subnet that no other test has."""
+    name = secrets.token_hex(4)
+    # Not tmp_path: with a pod's uid in it, a socket's path has at most 107 bytes (unix(7)).
+    home = Path(tempfile.mkdtemp(prefix=f"rp-{name}-", dir="/tmp"))
+    settings = Settings(
+        root=home / "root",
+        state=home / "state",
+        cgroup=f"/rawpod-test-{name}",
+        bridge=f"rpt{name}",
+        subnet=f"10.{128 + secrets.randbelow(120)}.0.0/16",
+        socket=home / "state/rawpod.sock",
+        missing_controllers="warn",
+    )
+    for directory in (settings.root, settings.state):
+        directory.mkdir(mode=0o700)
+    yield settings
+    _clear(settings, home)
+
+
+@pytest.fixture(autouse=True)
+def leak_oracle(settings: Settings) -> Iterator[None]:
+    """Fail a test after which anything exists that did not exist before, or the other way round."""
+
+    def snapshot() -> Inventory:
+        return leaks.snapshot(settings, watched=[os.getpid()], alone=True)
+
+    before = snapshot()
+    yield
+    # The kernel ends namespaces and what is in them in its own time.
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    pause = 0.001
+    while lines := leaks.difference(before, snapshot()):
+        if time.monotonic() > deadline:
+            pytest.fail("the test left a trace:\n" + "\n".join(lines), pytrace=False)
+        gc.collect()
+        time.sleep(pause)
+        pause = min(pause * 2, 0.2)
+
+
+@pytest.fixture
+def hierarchy(host: None) -> Hierarchy:
+    """The cgroup hierarchy as the tests see it."""
+    return find()
+
+
+@pytest.fixture
+def cgroup(settings: Settings, hierarchy: Hierarchy) -> Iterator[Cgroup]:
+    """A fresh cgroup that has every controller of this host; whatever is in it afterwards is killed and removed."""
+    subtree = Cgroup(hierarchy.subtree(settings.cgroup))
+    prepare(hierarchy.root, subtree, hierarchy.controllers)
+    cgroup = subtree.child("test").create()
+    yield cgroup
+    _remove(cgroup)
+
+
+@pytest.fixture(scope="session")
+def probe() -> Path:
+    """A statically linked program with a shell and the usual tools, which runs in a root that holds nothing else."""
+    found = shutil.which("busybox") or next((str(path) for path in (Path("/usr/lib/busybox/busybox-static"),)), "")
+    if not found or not Path(found).exists():
+        pytest.skip("needs busybox-static")
+    return Path(found).resolve()
+
+
+def _mount_own_sysfs() -> None:
+    """A sysfs of the new network namespace, with the cgroup mounts of the old one put back."""
+    tree = mounts.open_tree(mounts.AT_FDCWD, _CGROUP, mounts.OPEN_TREE_CLONE | mounts.AT_RECURSIVE)
+    try:
+        mounts.mount("sysfs", _SYS, "sysfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
+        mounts.move_mount(tree, "", mounts.AT_FDCWD, _CGROUP, mounts.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))
+        flags = struct.unpack("16sH14x", request)[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+def _show_v2_alone(hierarchy: Hierarchy) -> None:
+    if hierarchy.mount != _CGROUP:
+        mounts.mount(hierarchy.mount, _CGROUP, None, mounts.MS_BIND)
+
+
+def _remove(cgroup: Cgroup) -> None:
+    if cgroup.exists():
+        cgroup.kill()
+        cgroup.wait_empty(10)
+        cgroup.delete()
+
+
+def _clear(settings: Settings, home: Path) -> None:
+    """Remove what a failed test left, once the oracle has seen it, so that one failure does not make others."""
+    _remove(Cgroup(find().subtree(settings.cgroup)))
+    rows = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    for row in reversed(rows):
+        if home in row.mount_point.parents:
+            with contextlib.suppress(SystemCallError):
+                mounts.umount2(row.mount_point, mounts.MNT_DETACH)
+    shutil.rmtree(home, ignore_errors=True)
