@@ -135,12 +135,17 @@ class Console(Operation):
         return "open a pseudo-terminal -> /dev/console"
 
     def execute(self, assembly: Assembly) -> None:
-        master = open_in_root(assembly.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
-        assembly.fds["console"] = master
-        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-        terminal = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        assembly.fds["terminal"] = terminal
-        if self.width or self.height:
-            fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", self.height, self.width, 0, 0))
+        master, terminal = open_terminal(assembly.root, self.width, self.height)
+        assembly.fds["console"], assembly.fds["terminal"] = master, terminal
         bound = open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
         attach_and_close(bound, target_file(assembly.root, "/dev/console"))
+
+
+def open_terminal(root: int, width: int = 0, height: int = 0) -> tuple[int, int]:
+    """A new pseudo-terminal of the devpts mounted in `root`: descriptors of its master and of the payload's end."""
+    master = open_in_root(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    terminal = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    if width or height:
+        fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    return master, terminal

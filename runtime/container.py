@@ -30,7 +30,7 @@ from kernel.process import (
 )
 from runtime import plan, spec, state
 from runtime.channel import Channel, error_from
-from runtime.init import assemble_and_become
+from runtime.init import assemble_and_become, host_bounding_set
 from runtime.limits import settable_limits
 from runtime.spec import State, Status
 
@@ -90,6 +90,7 @@ class Container:
         limits, warnings = settable_limits(config, hierarchy, missing_controllers)
         steps = plan.build(config, bundle, cgroup, limits)
         _claim(state_dir, container_id)
+        host_bounding_set()
         ours, theirs = Channel.pair()
         with ExitStack() as on_failure:
             on_failure.callback(ours.close)
@@ -171,8 +172,9 @@ class Container:
             os.close(self.console_fd)
             self.console_fd = None
         if self.cgroup.exists():
-            # A process that left the pid namespace's tree by an exec from outside may still be there.
-            self.cgroup.kill()
+            if self.cgroup.populated():
+                # A process that joined from outside is no child of the container's first one.
+                self.cgroup.kill()
             self.cgroup.delete()
         (self._directory / state.FILE).unlink(missing_ok=True)
 

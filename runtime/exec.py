@@ -18,9 +18,10 @@ from kernel.process import (
     clone3,
     setns,
 )
+from rootfs.devices import open_terminal
 from runtime import spec, state
 from runtime.channel import Channel, error_from
-from runtime.init import Stage, become, open_console, own_session
+from runtime.init import Stage, become, own_session, take_terminal
 
 _JOINED_BY_THE_CHILD = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 
@@ -63,7 +64,11 @@ def _join_and_become(target: int, process: spec.Process, stdio: tuple[int, int, 
         setns(target, _JOINED_BY_THE_CHILD)
         if process.terminal:
             stage.doing = "open a terminal"
-            channel.send("console", fds=(open_console(process, bind=False),))
+            size = process.console_size or spec.ConsoleSize(0, 0)
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            master, terminal = open_terminal(root, size.width, size.height)
+            channel.send("console", fds=(master,))
+            take_terminal(terminal, process.user.uid)
         become(process, stage)
     except BaseException as error:
         channel.send_error(error, stage.doing)

@@ -13,12 +13,12 @@ import os
 import resource
 import signal
 import stat
-import struct
 import termios
 from collections.abc import Sequence
+from functools import cache
 from typing import NoReturn
 
-from kernel import credentials, events, mounts
+from kernel import credentials, events
 from kernel.credentials import CapabilitySets
 from kernel.errors import CommandNotExecutable, CommandNotFound, ContainerError
 from kernel.operation import Assembly, Operation
@@ -52,9 +52,10 @@ def assemble_and_become(
         for operation in operations:
             stage.doing = operation.describe()
             operation.execute(assembly)
-        stage.doing = "open a terminal"
         if process.terminal:
-            channel.send("console", fds=(open_console(process),))
+            stage.doing = "take the terminal"
+            channel.send("console", fds=(assembly.fds["console"],))
+            take_terminal(assembly.fds["terminal"], process.user.uid)
         stage.doing = "wait for start"
         channel.send("created")
         message, _ = channel.receive()
@@ -86,33 +87,12 @@ def own_session(stdio: tuple[int, int, int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def open_console(process: spec.Process, *, bind: bool = True) -> int:
-    """A terminal of the container's own devpts: stdio, controlling terminal and, with `bind`, /dev/console.
-
-    Returns the master's descriptor.
-    """
-    master, slave = os.openpty()
-    size = process.console_size
-    if size is not None:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size.height, size.width, 0, 0))
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    os.fchown(slave, process.user.uid, -1)
+def take_terminal(terminal: int, uid: int) -> None:
+    """Make an open terminal the session's controlling one and stdio, owned by the process's user."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    os.fchown(terminal, uid, -1)
     for target in range(3):
-        os.dup2(slave, target)
-    os.close(slave)
-    if bind:
-        _bind_console()
-    return master
-
-
-def _bind_console() -> None:
-    # From the open descriptor, not by name: nothing in the container can have swapped it (move_mount(2)).
-    source = mounts.open_tree(0, "", mounts.OPEN_TREE_CLONE | mounts.AT_EMPTY_PATH)
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    target = os.open("/dev/console", flags)
-    mounts.move_mount(source, "", target, "", mounts.MOVE_MOUNT_F_EMPTY_PATH | mounts.MOVE_MOUNT_T_EMPTY_PATH)
-    os.close(source)
-    os.close(target)
+        os.dup2(terminal, target)
 
 
 def become(process: spec.Process, stage: Stage, *, parent_death_signal: int = 0) -> NoReturn:
@@ -151,7 +131,7 @@ def set_rlimits(rlimits: Sequence[spec.Rlimit]) -> None:
 def set_identity(process: spec.Process) -> None:
     """Groups, user and the five capability sets, in the order that capabilities(7) leaves possible."""
     user, wanted = process.user, process.capabilities
-    present = credentials.bounding_set()
+    present = host_bounding_set()
     sets = _capability_masks(wanted, present)
     if user.umask is not None:
         os.umask(user.umask)
@@ -165,6 +145,12 @@ def set_identity(process: spec.Process) -> None:
     credentials.capset(CapabilitySets(sets["effective"], sets["permitted"], sets["inheritable"]))
     credentials.clear_ambient()
     credentials.raise_ambient(sets["ambient"])
+
+
+@cache
+def host_bounding_set() -> int:
+    """The bounding set that rawpod itself runs with. Asked once, before clone3: 41 calls that no child has to make."""
+    return credentials.bounding_set()
 
 
 def _capability_masks(wanted: spec.Capabilities | None, present: int) -> dict[str, int]:

@@ -34,6 +34,8 @@ _PROPAGATION = {
     "shared": flags.MS_SHARED,
     "unbindable": flags.MS_UNBINDABLE,
 }
+# Mounts that stay tied to the host's tree.
+_TIED = flags.MS_SLAVE | flags.MS_SHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +93,28 @@ def _child(
     if config.hostname or config.domainname:
         yield SetHostname(config.hostname, config.domainname)
     yield from _filesystem(config, linux, bundle)
-    yield mounts.PivotRoot()
+    yield mounts.PivotRoot(_propagation(linux.rootfs_propagation))
 
 
 def _filesystem(config: spec.Config, linux: spec.Linux, bundle: Path) -> Iterator[Operation]:
-    # A slave tree still sees what the host unmounts, so that the container never pins the host's mounts.
-    yield mounts.MakePropagation(flags.MS_REC | _propagation(linux.rootfs_propagation or "rslave"))
     remaining = list(config.mounts)
-    if remaining and remaining[0].destination == "/":
-        yield _overlay_root(remaining.pop(0))
-    elif config.root is not None:
-        yield mounts.BindRoot(os.path.join(bundle, config.root.path), readonly=False)
-    else:
-        raise BadInput("root: missing (a root.path, or a first mount of type overlay at /)")
-    for mount in remaining:
-        yield mounts.from_oci(mount.destination, mount.type, mount.source, tuple(mount.options))
-    if any(mount.destination == "/dev" for mount in remaining):
-        yield mounts.Dev(tuple((device.path, device.major, device.minor) for device in linux.devices))
+    root = _root(config, bundle, remaining)
+    devices = _devices(linux)
+    made = [
+        mounts.from_oci(mount.destination, mount.type, mount.source, mount.options, devices=devices)
+        for mount in remaining
+    ]
+    for operation in made:
+        if isinstance(operation, mounts.Bind) and operation.propagation & _TIED:
+            yield mounts.PinSource(operation.source, operation.recursive)
+    # A slave tree still sees what the host unmounts, so that the container never pins the host's mounts.
+    yield mounts.MakePropagation()
+    yield root
+    yield from made
+    process = config.process
+    if process is not None and process.terminal:
+        size = process.console_size or spec.ConsoleSize(0, 0)
+        yield mounts.Console(size.width, size.height)
     for name, value in linux.sysctl.items():
         yield SetSysctl(name, value)
     for path in linux.readonly_paths:
@@ -118,15 +125,31 @@ def _filesystem(config: spec.Config, linux: spec.Linux, bundle: Path) -> Iterato
         yield mounts.ReadOnlyRoot()
 
 
+def _root(config: spec.Config, bundle: Path, remaining: list[spec.Mount]) -> Operation:
+    """The root's operation; a root that is the first mount is taken off the remaining ones."""
+    if remaining and remaining[0].destination == "/" and remaining[0].type == "overlay":
+        options = dict(option.partition("=")[::2] for option in remaining.pop(0).options)
+        return mounts.OverlayRoot(
+            tuple(options["lowerdir"].split(":")), options.get("upperdir", ""), options.get("workdir", "")
+        )
+    if config.root is None:
+        raise BadInput("root: missing (a root.path, or a first mount of type overlay at /)")
+    return mounts.BindRoot(os.path.join(bundle, config.root.path))
+
+
+def _devices(linux: spec.Linux) -> tuple[mounts.Device, ...]:
+    """The devices that every container has (config-linux.md, "Default Devices") and those asked for."""
+    devices = {device.path: device for device in mounts.DEFAULT_DEVICES}
+    for asked in linux.devices:
+        mode = 0o666 if asked.file_mode is None else asked.file_mode
+        devices[asked.path] = mounts.Device(
+            asked.path, asked.type, asked.major, asked.minor, mode, asked.uid or 0, asked.gid or 0
+        )
+    return tuple(devices.values())
+
+
 def _propagation(word: str) -> int:
-    return _PROPAGATION[word.removeprefix("r")]
-
-
-def _overlay_root(mount: spec.Mount) -> Operation:
-    options = dict(option.partition("=")[::2] for option in mount.options)
-    return mounts.OverlayRoot(
-        lowers=tuple(options["lowerdir"].split(":")),
-        upper=options.get("upperdir", ""),
-        work=options.get("workdir", ""),
-        readonly=False,
-    )
+    if not word:
+        return 0
+    recursive = flags.MS_REC if word.startswith("r") else 0
+    return _PROPAGATION[word.removeprefix("r")] | recursive
