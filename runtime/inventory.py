@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,8 +20,6 @@ from cgroups.mountinfo import parse_mountinfo
 SYSTEM = "system"
 """The cgroup of monitors and the supervisor, beside those of the pods."""
 
-_RTM_GETLINK = 18
-_IFLA_IFNAME, _IFLA_MASTER = 3, 10
 _NUMBER = re.compile(r"\[\d+\]")
 
 
@@ -81,19 +78,13 @@ def mounts(state: Path, root: Path) -> Iterator[Resource]:
 def links() -> dict[str, str]:
     """The links of this network namespace, each with the bridge it is a port of, or ""."""
     # By netlink: /sys/class/net shows the namespace in which /sys was mounted, not ours.
-    from netns.netlink import NLM_F_DUMP, Message, Netlink, attributes
+    from netns.links import get_links, read_link
+    from netns.netlink import Netlink
 
     with Netlink() as netlink:
-        bodies = netlink.request(Message("RTM_GETLINK", _RTM_GETLINK, bytes(16), NLM_F_DUMP))[0]
-    names: dict[int, str] = {}
-    masters: dict[int, int] = {}
-    for body in bodies:
-        index = struct.unpack_from("=i", body, 4)[0]
-        found = dict(attributes(body[16:]))
-        names[index] = found[_IFLA_IFNAME].rstrip(b"\0").decode()
-        if _IFLA_MASTER in found:
-            masters[index] = struct.unpack("=I", found[_IFLA_MASTER])[0]
-    return {name: names.get(masters.get(index, 0), "") for index, name in names.items()}
+        found = [read_link(body) for body in netlink.request(get_links())[0]]
+    names = {link.ifindex: link.name for link in found}
+    return {link.name: names.get(link.master, "") for link in found}
 
 
 def leases(state: Path) -> Iterator[Resource]:
@@ -101,7 +92,14 @@ def leases(state: Path) -> Iterator[Resource]:
     for path in _entries(state / "addresses"):
         if path.name[:1].isdigit():
             with contextlib.suppress(OSError):
-                yield Resource("address lease", path.name, path.read_text().strip())
+                yield Resource("address lease", path.name, path.read_text().partition("\n")[0])
+
+
+def network_records(state: Path) -> Iterator[Resource]:
+    """What the network keeps beside the leases: a file a pod for its address, one for its ports on the host."""
+    for kind in ("owners", "ports"):
+        for path in _entries(state / "network" / kind):
+            yield Resource("network record", str(path), path.name)
 
 
 def firewall() -> Iterator[Resource]:
@@ -165,7 +163,8 @@ def directories(state: Path, root: Path) -> Iterator[Resource]:
     for path in _entries(state / "pods"):
         yield Resource("pod directory", str(path), path.name)
     for path in _entries(root / "overlay"):
-        yield Resource("overlay directory", str(path), path.name)
+        # One whose removal was begun has a prefix: see rootfs.overlay.
+        yield Resource("overlay directory", str(path), path.name.removeprefix(".removed-"))
 
 
 def below(pid: int, among: Iterable[Process]) -> list[Process]:

@@ -1,12 +1,11 @@
 """The leak oracle: what exists against what should, computed from the names of the pods that live.
 
 Tests compare two snapshots. `rawpod doctor --leaks` compares what exists with what the living pods account for: a pod
-lives while its monitor listens on its socket, and everything else that bears a pod's name was left behind.
+lives while its monitor does, and everything else that bears a pod's name was left behind.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -14,15 +13,16 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from cgroups.hierarchy import Hierarchy, find
-from kernel.errors import HostError, NotFound
+from kernel.errors import HostError
+from netns.firewall import table_of
+from netns.veth import link_name
 from runtime import inventory
 from runtime.inventory import Inventory, Process, Resource
-from runtime.pod import control
+from runtime.pod.directory import monitor_alive, read_status
 from runtime.settings import Settings
 
 _FINAL = ("Succeeded", "Failed")
@@ -43,6 +43,7 @@ def snapshot(settings: Settings, *, watched: Iterable[int] = (), alone: bool = F
         found.update(inventory.cgroups(subtree))
     found.update(Resource("link", name) for name in inventory.links())
     found.update(inventory.leases(settings.state))
+    found.update(inventory.network_records(settings.state))
     found.update(inventory.firewall())
     found.update(inventory.loop_devices())
     found.update(inventory.directories(settings.state, settings.root))
@@ -80,18 +81,19 @@ class Expected:
 
 
 def expected(settings: Settings) -> Expected:
-    """What the pods of this instance account for, asked of their monitors' sockets and the supervisor's."""
+    """What the pods of this instance account for, from their status files and the supervisor's socket."""
     living: set[str] = set()
     ended: set[str] = set()
     keepers: set[int] = set()
     for directory in settings.pods.iterdir() if settings.pods.is_dir() else ():
-        try:
-            with control.connect(directory) as connection:
-                keepers.add(_peer(connection))
-                living.add(directory.name)
-        except (NotFound, OSError):
-            if _phase(directory) in _FINAL:
-                ended.add(directory.name)
+        status = read_status(directory)
+        if status is None:
+            continue
+        if monitor_alive(status):
+            keepers.add(status["rawpod"]["monitor"]["pid"])
+            living.add(directory.name)
+        elif status.get("phase") in _FINAL:
+            ended.add(directory.name)
     supervisor = _supervisor(settings)
     if supervisor:
         keepers.add(supervisor)
@@ -123,6 +125,7 @@ def _ours(settings: Settings, wanted: Expected) -> Iterator[Resource]:
     """What exists of this instance, by name."""
     leases = list(inventory.leases(settings.state))
     yield from leases
+    yield from inventory.network_records(settings.state)
     yield from inventory.directories(settings.state, settings.root)
     yield from (item for item in inventory.mounts(settings.state, settings.root) if item.owner)
     yield from (item for item in inventory.loop_devices() if f" of {settings.root}/" in item.name)
@@ -143,16 +146,16 @@ def _ours(settings: Settings, wanted: Expected) -> Iterator[Resource]:
 
 
 def _our_links(settings: Settings, uids: set[str], keeper: str) -> Iterator[Resource]:
-    known = uids | set(_pods(settings))
+    owners = {link_name(uid): uid for uid in uids | set(_pods(settings))}
     for name, bridge in inventory.links().items():
         if name == settings.bridge:
             yield Resource("link", name, keeper)
         elif bridge == settings.bridge:
-            yield Resource("link", name, next((uid for uid in known if _is_link_of(name, uid)), ""))
+            yield Resource("link", name, owners.get(name, ""))
 
 
 def _our_firewall(settings: Settings, leases: dict[str, str], keeper: str) -> Iterator[Resource]:
-    table = "inet rawpod" if settings.bridge == "rawpod0" else f"inet rawpod_{settings.bridge}"
+    table = f"inet {table_of(settings.bridge)}"
     pods = ip_network(settings.subnet, strict=False)
     for item in inventory.firewall():
         if item.kind == "nftables table" and item.name == table:
@@ -168,16 +171,11 @@ def _missing(settings: Settings, wanted: Expected) -> Iterator[str]:
     names = inventory.links()
     subtrees = _subtrees(settings)
     for lease in inventory.leases(settings.state):
-        if lease.owner in wanted.living and not any(_is_link_of(name, lease.owner) for name in names):
+        if lease.owner in wanted.living and link_name(lease.owner) not in names:
             yield f"missing: link of pod {lease.owner}, whose address is {lease.name}"
     for uid in wanted.living:
         if not any((subtree / uid).is_dir() for subtree in subtrees):
             yield f"missing: cgroup of pod {uid}"
-
-
-def _is_link_of(name: str, uid: str) -> bool:
-    """Whether a link's name is the one made from the uid: "rp" and the beginning of its SHA-256."""
-    return len(name) > 8 and name.startswith("rp") and sha256(uid.encode()).hexdigest().startswith(name[2:])
 
 
 def _subtrees(settings: Settings) -> list[Path]:
@@ -217,14 +215,6 @@ def _peer(connection: socket.socket) -> int:
 
 def _pods(settings: Settings) -> list[str]:
     return os.listdir(settings.pods) if settings.pods.is_dir() else []
-
-
-def _phase(directory: Path) -> str:
-    try:
-        status = json.loads((directory / "status.json").read_bytes())
-        return str(status.get("phase") or status.get("status", {}).get("phase"))
-    except (OSError, ValueError, AttributeError):
-        return ""
 
 
 def _residents(running: list[Process], subtrees: list[Path]) -> Iterator[tuple[Process, str]]:

@@ -22,7 +22,9 @@ from cgroups.hierarchy import Hierarchy, find
 from cgroups.mountinfo import parse_mountinfo
 from kernel import mounts, process
 from kernel.errors import SystemCallError
-from runtime import leaks
+from netns.links import del_link
+from netns.netlink import Netlink
+from runtime import inventory, leaks
 from runtime.inventory import Inventory
 from runtime.settings import Settings
 
@@ -34,7 +36,7 @@ _SETTLE_SECONDS = 3.0
 
 @pytest.fixture(scope="session", autouse=True)
 def host(request: pytest.FixtureRequest) -> None:
-    """Move the test process, once, into namespaces of its own: what tests do to links, mounts and sysctls stays there."""
+    """Move the test process, once, into namespaces of its own: links, mounts and sysctls of tests stay there."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     process.unshare(process.CLONE_NEWNS | process.CLONE_NEWNET | process.CLONE_NEWUTS | process.CLONE_NEWIPC)
@@ -157,6 +159,10 @@ def _remove(cgroup: Cgroup) -> None:
 def _clear(settings: Settings, home: Path) -> None:
     """Remove what a failed test left, once the oracle has seen it, so that one failure does not make others."""
     _remove(Cgroup(find().subtree(settings.cgroup)))
+    for name, bridge in inventory.links().items():
+        if settings.bridge in (name, bridge):
+            with Netlink() as netlink:
+                netlink.request(del_link(name))
     rows = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
     for row in reversed(rows):
         if home in row.mount_point.parents:
