@@ -262,6 +262,10 @@ class Transaction:
         key = (kind, namespace, name)
         return self._staged[key] if key in self._staged else self._store.find(*key)
 
+    def get(self, kind: str, namespace: str, name: str) -> Record:
+        """The record as this transaction sees it. Raises NotFound."""
+        return self._current(kind, namespace, name, None)
+
     def create(self, item: Object) -> Record:
         """Adds an object. Raises Conflict if one of that kind and name is there."""
         kind, namespace, name = key_of(item)
