@@ -167,9 +167,11 @@ def change_directory(path: str) -> None:
         os.chdir(path)
     except FileNotFoundError:
         raise ContainerError(f"no directory {path!r} in the container") from None
-    # The kernel says so of a directory that cannot be reached from the root (getcwd(3)).
-    if os.getcwd().startswith("(unreachable)"):
-        raise ContainerError(f"the working directory {path!r} is outside the container's root")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # getcwd(3) answers so where the kernel says "(unreachable)": no way leads there from the root.
+        raise ContainerError(f"the working directory {path!r} is outside the container's root") from None
 
 
 def execute(args: Sequence[str], env: Sequence[str]) -> NoReturn:

@@ -27,6 +27,7 @@ from netns.netlink import Netlink
 from runtime import inventory, leaks
 from runtime.inventory import Inventory
 from runtime.settings import Settings
+from tests.boxes import Box
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _SYS = Path("/sys")
@@ -125,6 +126,12 @@ def probe() -> Path:
     if not found or not Path(found).exists():
         pytest.skip("needs busybox-static")
     return Path(found).resolve()
+
+
+@pytest.fixture
+def box(tmp_path: Path, probe: Path, cgroup: Cgroup, hierarchy: Hierarchy) -> Box:
+    """A root filesystem to run containers in."""
+    return Box(tmp_path / "bundle", probe, cgroup, hierarchy).prepare()
 
 
 def _mount_own_sysfs() -> None:
