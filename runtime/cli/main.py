@@ -34,9 +34,9 @@ SECTIONS = (
     Section(
         "Containers and pods on this machine",
         (
-            Entry("run", "runtime.cli.pods:run", "Run a command in a container, without a supervisor."),
+            Entry("run", "runtime.cli.run:run", "Run a command in a container, without a supervisor."),
             Entry("ps", "runtime.cli.pods:ps", "List running containers."),
-            Entry("exec", "runtime.cli.pods:exec_", "Run a command in a running container."),
+            Entry("exec", "runtime.cli.exec:exec_", "Run a command in a running container."),
             Entry("logs", "runtime.cli.pods:logs", "Print what a container wrote."),
             Entry("stop", "runtime.cli.pods:stop", "End pods, politely first."),
             Entry("kill", "runtime.cli.pods:kill", "Send a signal to a container."),

@@ -1,6 +1,6 @@
 """The monitor's control socket: one JSON object a packet over SOCK_SEQPACKET (unix(7)).
 
-To the monitor: {"do": "watch"}; {"do": "stop", "grace": seconds}; {"do": "signal", "container": name, "signal": n}.
+To the monitor: {"do": "watch"}; {"do": "stop", "grace": seconds or null}; {"do": "signal", "container": name, "signal": n}.
 From it: {"status": {…}} to watchers, at once and after every change; {"done": true} or {"error": "…"} to the others.
 The end of the connection means that the monitor is gone.
 """
@@ -25,8 +25,8 @@ Message = dict[str, Any]
 class Handler(Protocol):
     """What the monitor does for its clients. Errors of the tree go back as {"error": …}."""
 
-    def stop_requested(self, grace: float, done: Callable[[], None]) -> None:
-        """Terminate the pod; call `done` when its sandbox is gone."""
+    def stop_requested(self, grace: float | None, done: Callable[[], None]) -> None:
+        """Terminate the pod, by default with its own grace period; call `done` when its sandbox is gone."""
 
     def signal_requested(self, container: str | None, signum: int) -> None:
         """Send a signal to a container's first process."""
@@ -99,7 +99,8 @@ class Server:
                 client.watching = True
                 self._send_status(client)
             case "stop":
-                grace = float(message["grace"])
+                grace = message.get("grace")
+                grace = None if grace is None else float(grace)
                 self._handler.stop_requested(grace, client.done)
             case "signal":
                 self._handler.signal_requested(message.get("container"), int(message["signal"]))

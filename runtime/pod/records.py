@@ -1,0 +1,181 @@
+"""What is known of a pod's containers, and the Kubernetes PodStatus made of it."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def timestamp() -> str:
+    """Now, in the form of Kubernetes' metav1.Time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Not running yet, or not running again yet."""
+
+    reason: str
+    message: str = ""
+
+    def to_json(self) -> Json:
+        return {"waiting": {"reason": self.reason} | ({"message": self.message} if self.message else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Running since `started_at`."""
+
+    started_at: str
+
+    def to_json(self) -> Json:
+        return {"running": {"startedAt": self.started_at}}
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """Ended: `exit_code` as shells put it (128 + signal), reason Completed, Error or OOMKilled, or why it never ran."""
+
+    exit_code: int
+    reason: str
+    started_at: str
+    finished_at: str
+    container_id: str
+    signal: int = 0
+    message: str = ""
+
+    def to_json(self) -> Json:
+        fields: Json = {
+            "exitCode": self.exit_code,
+            "reason": self.reason,
+            "startedAt": self.started_at,
+            "finishedAt": self.finished_at,
+            "containerID": self.container_id,
+        }
+        if self.signal:
+            fields["signal"] = self.signal
+        if self.message:
+            fields["message"] = self.message
+        return {"terminated": fields}
+
+
+State = Waiting | Running | Terminated
+
+
+@dataclass(slots=True)
+class ContainerRecord:
+    """One container of a pod: its present state, the one before, and the figures rawpod keeps beside.
+
+    `died` and `started` are CLOCK_MONOTONIC seconds of the last end of a payload and of the last first instruction.
+    """
+
+    name: str
+    image: str
+    image_id: str = ""
+    command: list[str] = field(default_factory=list)
+    cgroup: str = ""
+    state: State = field(default_factory=lambda: Waiting("ContainerCreating"))
+    last: Terminated | None = None
+    restarts: int = 0
+    id: str = ""
+    pid: int = 0
+    start_time: int = 0
+    started: float = 0.0
+    died: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        return isinstance(self.state, Running)
+
+    @property
+    def ready(self) -> bool:
+        """A container without a readiness probe is ready while it runs."""
+        return self.running
+
+    def wait(self, reason: str, message: str = "") -> None:
+        """Enter the waiting state; the end of the last attempt, if there was one, stays visible as lastState."""
+        if isinstance(self.state, Terminated):
+            self.last = self.state
+        self.state = Waiting(reason, message)
+        self.pid = self.start_time = 0
+
+    def to_status(self) -> Json:
+        return {
+            "name": self.name,
+            "image": self.image,
+            "imageID": self.image_id,
+            "containerID": f"rawpod://{self.id}" if self.id else "",
+            "state": self.state.to_json(),
+            "lastState": self.last.to_json() if self.last else {},
+            "ready": self.ready,
+            "started": self.running,
+            "restartCount": self.restarts,
+        }
+
+    def to_internal(self) -> Json:
+        return {
+            "id": self.id,
+            "pid": self.pid,
+            "startTime": self.start_time,
+            "cgroup": self.cgroup,
+            "command": self.command,
+            "started": self.started,
+            "died": self.died,
+        }
+
+
+@dataclass(slots=True)
+class PodRecord:
+    """A pod as its monitor sees it."""
+
+    containers: list[ContainerRecord]
+    started_at: str = field(default_factory=timestamp)
+    address: str = ""
+    sandbox_ready: bool = False
+    finished: bool = False
+    reason: str = ""
+    message: str = ""
+    conditions: dict[str, tuple[bool, str]] = field(default_factory=dict)
+
+    @property
+    def phase(self) -> str:
+        """Pending, Running, Succeeded or Failed; the last two once `finished` says that nothing will run again."""
+        if self.finished:
+            ends = [record.state for record in self.containers]
+            succeeded = all(isinstance(end, Terminated) and end.exit_code == 0 for end in ends)
+            return "Succeeded" if succeeded else "Failed"
+        ran = any(record.running or record.last or isinstance(record.state, Terminated) for record in self.containers)
+        return "Running" if ran else "Pending"
+
+    def to_status(self) -> Json:
+        """The PodStatus of the Kubernetes API."""
+        status: Json = {
+            "phase": self.phase,
+            "startTime": self.started_at,
+            "conditions": self._conditions(),
+            "containerStatuses": [record.to_status() for record in self.containers],
+        }
+        if self.address:
+            status |= {"podIP": self.address, "podIPs": [{"ip": self.address}]}
+        for key in ("reason", "message"):
+            if value := getattr(self, key):
+                status[key] = value
+        return status
+
+    def _conditions(self) -> list[Json]:
+        ready = all(record.ready for record in self.containers)
+        now = {
+            "PodReadyToStartContainers": self.sandbox_ready,
+            "Initialized": True,
+            "Ready": ready,
+            "ContainersReady": ready,
+            "PodScheduled": True,
+        }
+        for name, value in now.items():
+            if self.conditions.get(name, (None, ""))[0] is not value:
+                self.conditions[name] = (value, timestamp())
+        return [
+            {"type": name, "status": "True" if value else "False", "lastTransitionTime": since}
+            for name, (value, since) in self.conditions.items()
+        ]

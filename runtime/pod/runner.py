@@ -1,0 +1,205 @@
+"""One container of a pod over its attempts: started, recorded, restarted by policy with back-off, stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+from kernel.errors import CommandNotExecutable, CommandNotFound, NotFound, RawpodError
+from kernel.process import process_start_time
+from runtime.pod.attempt import Attempt, Ended, Prepared, Show
+from runtime.pod.backoff import Backoff
+from runtime.pod.directory import replace_file
+from runtime.pod.logs import LogDirectory, LogWriter
+from runtime.pod.loop import Loop, Timer
+from runtime.pod.records import ContainerRecord, Running, Terminated, timestamp
+
+
+class ImageMissing(NotFound):
+    """The container's image is not in the store."""
+
+
+class Host(Protocol):
+    """What a container asks of its pod."""
+
+    loop: Loop
+    restart_policy: str
+    show: Show | None
+
+    def prepare(self, index: int, attempt: int) -> Prepared:
+        """Everything the attempt needs. Raises ImageMissing, or another RawpodError for what cannot be made."""
+
+    def log_directory(self, index: int) -> LogDirectory:
+        """Where the container's logs go."""
+
+    def discard(self, index: int, attempt: int) -> None:
+        """The attempt is over and its upper layer is of no more use."""
+
+    def keeps_stdin_open(self, index: int) -> bool:
+        """Whether the container was asked for with an open standard input."""
+
+    def changed(self) -> None:
+        """The record has changed."""
+
+    def failed(self, error: Exception) -> bool:
+        """A container could not be started. True when the pod gives up, so that nothing is to be tried again."""
+
+
+class Runner:
+    """Keeps one container running as its policy says. `ended` is called once, when it will not run again."""
+
+    def __init__(self, host: Host, index: int, record: ContainerRecord, ended: Callable[[], None]) -> None:
+        self.record = record
+        self.done = False
+        self._host, self._index, self._ended = host, index, ended
+        self._backoff = Backoff()
+        self._attempt: Attempt | None = None
+        self._following: Prepared | None = None
+        self._timer: Timer | None = None
+        self._stopping = False
+        self._started_at = ""
+
+    def start(self) -> None:
+        """Begin the first attempt."""
+        self._run()
+
+    def _run(self) -> None:
+        self._timer = None
+        number = self.record.restarts
+        prepared: Prepared | None = None
+        try:
+            prepared = self._following or self._host.prepare(self._index, number)
+            self._following = None
+            replace_file(prepared.bundle / "config.json", prepared.encoded)
+            self._attempt = Attempt(
+                self._host.loop,
+                prepared,
+                lambda: LogWriter(self._host.log_directory(self._index), number),
+                keep_stdin_open=self._host.keeps_stdin_open(self._index),
+                show=self._host.show,
+                ended=self._attempt_ended,
+            )
+        except (RawpodError, OSError) as error:
+            if prepared is not None:
+                self._host.discard(self._index, number)
+            self._could_not_start(error)
+        else:
+            self._is_running(prepared, self._attempt)
+
+    def _is_running(self, prepared: Prepared, attempt: Attempt) -> None:
+        container, record = attempt.container, self.record
+        self._started_at = timestamp()
+        if isinstance(record.state, Terminated):
+            record.last = record.state
+        record.state = Running(self._started_at)
+        record.id, record.pid, record.started = container.id, container.pid, container.started
+        record.start_time = process_start_time(container.pid)
+        record.cgroup = str(prepared.cgroup.path)
+        record.command = prepared.config.process.args if prepared.config.process else []
+        self._host.changed()
+        if self._host.restart_policy != "Never":
+            # In idle time, so that a replacement has nothing to wait for.
+            self._host.loop.call_later(0, self._prepare_following)
+
+    def _prepare_following(self) -> None:
+        if self._stopping or self._following is not None:
+            return
+        try:
+            self._following = self._host.prepare(self._index, self.record.restarts + 1)
+        except (RawpodError, OSError):
+            self._following = None  # asked for again, and reported, when it is needed
+
+    def _could_not_start(self, error: RawpodError | OSError) -> None:
+        """The command is wrong: an end like any other. Anything else may pass: tried again whatever the policy says."""
+        gives_up = self._host.failed(error)
+        if gives_up or self._stopping or isinstance(error, (CommandNotFound, CommandNotExecutable)):
+            now = timestamp()
+            code = error.exit_code if isinstance(error, RawpodError) else RawpodError.exit_code
+            self._record_end(Terminated(code, "StartError", now, now, self.record.id, message=str(error)))
+            self._over() if gives_up else self._restart_or_over(0.0)
+            return
+        reason = "ErrImageNeverPull" if isinstance(error, ImageMissing) else "CreateContainerError"
+        self.record.wait(reason, str(error))
+        self._timer = self._host.loop.call_later(max(1.0, self._backoff.next_delay(0.0)), self._run)
+        self._host.changed()
+
+    def _attempt_ended(self, ended: Ended) -> None:
+        self._attempt = None
+        status = ended.status
+        reason = "OOMKilled" if ended.oom_killed and status.shell else "Error" if status.shell else "Completed"
+        self.record.died = ended.died
+        self._record_end(
+            Terminated(status.shell, reason, self._started_at, timestamp(), self.record.id, signal=status.signal)
+        )
+        number = self.record.restarts
+        self._restart_or_over(ended.ran)
+        # After the restart, which is waited for by somebody; this is not.
+        self._host.discard(self._index, number)
+
+    def _record_end(self, end: Terminated) -> None:
+        self.record.state = end
+        self.record.pid = self.record.start_time = 0
+        self._host.changed()
+
+    def _restart_or_over(self, ran: float) -> None:
+        state = self.record.state
+        assert isinstance(state, Terminated)
+        policy = self._host.restart_policy
+        if self._stopping or policy == "Never" or (policy == "OnFailure" and state.exit_code == 0):
+            self._over()
+            return
+        delay = self._backoff.next_delay(ran)
+        if delay == 0:
+            self._restart()
+            return
+        self.record.wait("CrashLoopBackOff", f"back-off {delay:g}s restarting container {self.record.name!r}")
+        self._timer = self._host.loop.call_later(delay, self._restart)
+        self._host.changed()
+
+    def _restart(self) -> None:
+        self.record.restarts += 1
+        self._run()
+
+    def _over(self) -> None:
+        self.done = True
+        self._host.changed()
+        self._ended()
+
+    def stop(self) -> None:
+        """No restarts from now on; a running payload is asked to end (SIGTERM)."""
+        if self.done or self._stopping:
+            return
+        self._stopping = True
+        if self._following is not None:
+            self._following = None
+            self._host.discard(self._index, self.record.restarts + 1)
+        if self._attempt is not None:
+            self._attempt.container.signal(signal.SIGTERM)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.record.last is not None:
+            self.record.state = self.record.last
+        elif not isinstance(self.record.state, Terminated):
+            now = timestamp()
+            self.record.state = Terminated(137, "ContainerStatusUnknown", now, now, "", message="it was never started")
+        self._over()
+
+    def kill(self) -> None:
+        """End the payload now, frozen or not."""
+        if self._attempt is not None:
+            self._attempt.container.kill()
+
+    def signal(self, signum: int) -> None:
+        """Signal the payload's first process. Raises NotFound when it is not running."""
+        if self._attempt is None or not self._attempt.container.signal(signum):
+            raise NotFound(f"container {self.record.name!r} is not running")
+
+    def copy_size(self, source: int) -> None:
+        """Give the payload's terminal the size of another one."""
+        if self._attempt is not None and self._attempt.container.console_fd is not None:
+            from runtime.pod.terminal import copy_size
+
+            copy_size(source, self._attempt.container.console_fd)
