@@ -94,7 +94,7 @@ class Shaper:
             return self._quantity(value, path)
         if kind is Mode and isinstance(value, Ambiguous) and set(value) <= set("01234567"):
             return int(value, 8)
-        base: type = kind.__supertype__ if isinstance(kind, NewType) else kind
+        base: Any = kind.__supertype__ if isinstance(kind, NewType) else kind
         if type(value) is base:
             return value
         self._wrong_type(path, value, base)

@@ -1,0 +1,254 @@
+"""What must hold for one container of a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from kernel.errors import BadInput
+from runtime.pod import environment, names, quantities
+from runtime.pod.faults import Fault, Path, nearest, shown
+from runtime.pod.objects import (
+    Container,
+    ContainerPort,
+    EnvFromSource,
+    EnvVar,
+    PodSpec,
+    ResourceRequirements,
+    SeccompProfile,
+    SecurityContext,
+    VolumeMount,
+)
+from runtime.spec_check import CAPABILITIES, MAX_ID
+
+_CAPABILITY_NAMES = frozenset(name.removeprefix("CAP_") for name in CAPABILITIES)
+_FORBIDDEN_MOUNTS = ("/proc", "/sys", "/dev")
+_ALLOWED_BELOW = ("/dev/shm",)
+
+
+def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterator[Fault]:
+    """All faults of one container, at paths below `path`."""
+    if rule := names.label(container.name):
+        yield Fault((*path, "name"), f"{shown(container.name)} is not a container's name", rule)
+    if not container.image:
+        yield Fault((*path, "image"), "required", "the name of an image, as host")
+    elif wrong := names.image_fault(container.image):
+        yield Fault((*path, "image"), f"{shown(container.image)} is not an image's name: {wrong}", "[HOST/]NAME[:TAG]")
+    if container.image_pull_policy == "Always":
+        yield Fault((*path, "imagePullPolicy"), "'Always' is not supported by rawpod yet", "IfNotPresent or Never")
+    elif container.image_pull_policy not in ("", "IfNotPresent", "Never"):
+        wrong = f"unknown policy {shown(container.image_pull_policy)}"
+        yield Fault((*path, "imagePullPolicy"), wrong, "IfNotPresent or Never")
+    if container.working_dir:
+        yield from absolute_path(container.working_dir, (*path, "workingDir"))
+    for name, words in (("command", container.command), ("args", container.args)):
+        for index, word in enumerate(words):
+            if "\0" in word:
+                yield Fault((*path, name, index), "contains a NUL byte", "remove it")
+    if container.command and not container.command[0]:
+        yield Fault((*path, "command", 0), "empty", "the program to run")
+    yield from _ports(container.ports, spec, (*path, "ports"))
+    yield from _environment(container, path)
+    yield from _mounts(container.volume_mounts, spec, (*path, "volumeMounts"))
+    if container.resources:
+        yield from resource_faults(container.resources, (*path, "resources"))
+    if container.security_context:
+        yield from _security(container.security_context, (*path, "securityContext"))
+
+
+def absolute_path(text: str, path: Path) -> Iterator[Fault]:
+    """A path inside a container or on the host: absolute, without "..", on one line."""
+    if not text.startswith("/"):
+        yield Fault(path, f"{shown(text)} is not absolute", "a path that begins with '/'")
+    elif ".." in text.split("/"):
+        yield Fault(path, f"{shown(text)} contains '..'", "write the path without it")
+    elif any(ord(character) < 32 for character in text) or len(text) > 4095:
+        yield Fault(path, f"{shown(text)} contains control characters or is longer than 4095", "a plain path")
+
+
+def _ports(ports: list[ContainerPort], spec: PodSpec, path: Path) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for index, port in enumerate(ports):
+        place = (*path, index)
+        if port.name:
+            if rule := names.port(port.name):
+                yield Fault((*place, "name"), f"{shown(port.name)} is not a port's name", rule)
+            if port.name in seen:
+                wrong = f"{shown(port.name)} is also the name of ports[{seen[port.name]}]"
+                yield Fault((*place, "name"), wrong, "names must differ")
+            seen.setdefault(port.name, index)
+        if not 1 <= port.container_port <= 65535:
+            yield Fault((*place, "containerPort"), f"{port.container_port} is not a port", "1 to 65535")
+        if not 0 <= port.host_port <= 65535:
+            yield Fault((*place, "hostPort"), f"{port.host_port} is not a port", "1 to 65535")
+        if spec.host_network and port.host_port not in (0, port.container_port):
+            wrong = f"{port.host_port} differs from containerPort {port.container_port} in a pod with hostNetwork"
+            yield Fault((*place, "hostPort"), wrong, "the same port, or none")
+        if port.protocol == "SCTP":
+            yield Fault((*place, "protocol"), "'SCTP' is not supported by rawpod yet", "TCP or UDP")
+        elif port.protocol not in ("", "TCP", "UDP"):
+            yield Fault((*place, "protocol"), f"unknown protocol {shown(port.protocol)}", "TCP or UDP")
+        if port.host_ip and names.address(port.host_ip):
+            yield Fault((*place, "hostIP"), f"{shown(port.host_ip)} is not an address", "an address as 127.0.0.1")
+
+
+def _environment(container: Container, path: Path) -> Iterator[Fault]:
+    for index, source in enumerate(container.env_from):
+        yield from _env_from(source, (*path, "envFrom", index))
+    defined: dict[str, str] = {}
+    for index, variable in enumerate(container.env):
+        place = (*path, "env", index)
+        if rule := names.variable(variable.name):
+            wrong = "required" if not variable.name else f"{shown(variable.name)} is not the name of a variable"
+            yield Fault((*place, "name"), wrong, rule)
+        if "\0" in variable.value:
+            yield Fault((*place, "value"), "contains a NUL byte", "remove it")
+        if variable.value_from is not None:
+            yield from _value_from(variable, place)
+            continue
+        try:
+            defined[variable.name] = environment.expand(variable.value, defined)
+        except BadInput as error:
+            yield Fault((*place, "value"), error.message, error.remedy or "")
+
+
+def _env_from(source: EnvFromSource, path: Path) -> Iterator[Fault]:
+    if source.prefix and names.variable(source.prefix):
+        yield Fault((*path, "prefix"), f"{shown(source.prefix)} cannot begin a variable's name", "letters and digits")
+    given = [selector for selector in (source.config_map_ref, source.secret_ref) if selector is not None]
+    if len(given) != 1:
+        yield Fault(path, "needs exactly one source", "configMapRef or secretRef")
+    for name, selector in (("configMapRef", source.config_map_ref), ("secretRef", source.secret_ref)):
+        if selector and (rule := names.subdomain(selector.name)):
+            yield Fault((*path, name, "name"), f"{shown(selector.name)} is not an object's name", rule)
+
+
+def _value_from(variable: EnvVar, path: Path) -> Iterator[Fault]:
+    origin = variable.value_from
+    assert origin is not None
+    place = (*path, "valueFrom")
+    if variable.value:
+        yield Fault(place, "given together with value", "remove one of them")
+    given = [part for part in (origin.config_map_key_ref, origin.secret_key_ref, origin.field_ref) if part is not None]
+    if len(given) != 1:
+        yield Fault(place, "needs exactly one source", "configMapKeyRef, secretKeyRef or fieldRef")
+    for name, selector in (("configMapKeyRef", origin.config_map_key_ref), ("secretKeyRef", origin.secret_key_ref)):
+        if selector is None:
+            continue
+        if rule := names.subdomain(selector.name):
+            yield Fault((*place, name, "name"), f"{shown(selector.name)} is not an object's name", rule)
+        if rule := names.key(selector.key):
+            yield Fault((*place, name, "key"), f"{shown(selector.key)} is not a key", rule)
+    if origin.field_ref:
+        field = origin.field_ref.field_path
+        if not environment.is_field_path(field):
+            right = nearest(field, environment.FIELD_PATHS)
+            yield Fault((*place, "fieldRef", "fieldPath"), f"unknown field {shown(field)}", right)
+        if origin.field_ref.api_version not in ("", "v1"):
+            yield Fault((*place, "fieldRef", "apiVersion"), f"unknown {shown(origin.field_ref.api_version)}", "v1")
+
+
+def _mounts(mounts: list[VolumeMount], spec: PodSpec, path: Path) -> Iterator[Fault]:
+    volumes = [volume.name for volume in spec.volumes]
+    seen: dict[str, int] = {}
+    for index, mount in enumerate(mounts):
+        place = (*path, index)
+        if mount.name not in volumes:
+            right = nearest(mount.name, volumes) or "declare it in spec.volumes"
+            yield Fault((*place, "name"), f"no volume {shown(mount.name)} in spec.volumes", right)
+        target = "/" + "/".join(part for part in mount.mount_path.split("/") if part not in ("", "."))
+        wrong = list(absolute_path(mount.mount_path, (*place, "mountPath")))
+        if not wrong and _is_reserved(target):
+            what = "the root" if target == "/" else shown(target)
+            wrong = [Fault((*place, "mountPath"), f"a volume cannot be mounted over {what}", "another directory")]
+        if ":" in mount.mount_path:
+            wrong.append(Fault((*place, "mountPath"), f"{shown(mount.mount_path)} contains ':'", "a path without it"))
+        yield from wrong
+        if target in seen:
+            taken = f"{shown(target)} is also mounted by volumeMounts[{seen[target]}]"
+            yield Fault((*place, "mountPath"), taken, "one volume each directory")
+        seen.setdefault(target, index)
+
+
+def _is_reserved(target: str) -> bool:
+    if target == "/":
+        return True
+    if any(target == allowed or target.startswith(f"{allowed}/") for allowed in _ALLOWED_BELOW):
+        return False
+    return any(target == place or target.startswith(f"{place}/") for place in _FORBIDDEN_MOUNTS)
+
+
+_READERS: dict[str, Callable[[str], int]] = {"cpu": quantities.cpu_millicores, "memory": quantities.memory_bytes}
+
+
+def resource_faults(resources: ResourceRequirements, path: Path) -> Iterator[Fault]:
+    """Amounts that are none, resources that do not exist, and requests above their limits."""
+    amounts: dict[tuple[str, str], int] = {}
+    for section, given in (("limits", resources.limits), ("requests", resources.requests)):
+        for name, text in given.items():
+            place = (*path, section, name)
+            if name not in _READERS:
+                yield _unknown_resource(name, place)
+                continue
+            try:
+                amounts[section, name] = _READERS[name](text)
+            except BadInput as error:
+                yield Fault(place, error.message, error.remedy or "")
+    for name in _READERS:
+        limit, request = amounts.get(("limits", name)), amounts.get(("requests", name))
+        if limit is not None and request is not None and request > limit:
+            wrong = f"{shown(resources.requests[name])} is more than the limit {shown(resources.limits[name])}"
+            yield Fault((*path, "requests", name), wrong, "at most the limit")
+
+
+def _unknown_resource(name: str, path: Path) -> Fault:
+    if name == "ephemeral-storage" or name.startswith("hugepages-") or "/" in name:
+        return Fault(path, "not supported by rawpod yet", "cpu or memory")
+    return Fault(path, f"unknown resource {shown(name)}", nearest(name, ("cpu", "memory")))
+
+
+def identity_faults(user: int | None, group: int | None, non_root: bool | None, path: Path) -> Iterator[Fault]:
+    """User and group ids of a container's or pod's securityContext."""
+    for name, value in (("runAsUser", user), ("runAsGroup", group)):
+        if value is not None and not 0 <= value <= MAX_ID:
+            yield Fault((*path, name), f"{value} is not an id", f"0 to {MAX_ID}")
+    if non_root and user == 0:
+        yield Fault((*path, "runAsUser"), "uid 0 contradicts runAsNonRoot: true", "another uid")
+
+
+def seccomp_faults(profile: SeccompProfile, path: Path) -> Iterator[Fault]:
+    """Profiles fail closed: what is not carried out is refused, never taken for no profile."""
+    if profile.type in ("RuntimeDefault", "Localhost"):
+        yield Fault((*path, "type"), f"{shown(profile.type)} is not supported by rawpod yet", "Unconfined")
+    elif profile.type != "Unconfined":
+        wrong = f"unknown profile {shown(profile.type)}" if profile.type else "required"
+        yield Fault((*path, "type"), wrong, "Unconfined")
+    if profile.type == "Localhost" and not profile.localhost_profile:
+        yield Fault((*path, "localhostProfile"), "required with type Localhost", "the profile's file name")
+    elif profile.type != "Localhost" and profile.localhost_profile:
+        yield Fault((*path, "localhostProfile"), "given without type Localhost", "remove it")
+
+
+def _security(context: SecurityContext, path: Path) -> Iterator[Fault]:
+    yield from identity_faults(context.run_as_user, context.run_as_group, context.run_as_non_root, path)
+    if context.seccomp_profile:
+        yield from seccomp_faults(context.seccomp_profile, (*path, "seccompProfile"))
+    if not context.capabilities:
+        return
+    yield from _capabilities("add", context.capabilities.add, (*path, "capabilities", "add"))
+    yield from _capabilities("drop", context.capabilities.drop, (*path, "capabilities", "drop"))
+    added = {name.removeprefix("CAP_") for name in context.capabilities.add}
+    if context.allow_privilege_escalation is False and added & {"ALL", "SYS_ADMIN"}:
+        wrong = "false contradicts the capability SYS_ADMIN"
+        yield Fault((*path, "allowPrivilegeEscalation"), wrong, "true, or without SYS_ADMIN")
+
+
+def _capabilities(section: str, given: Collection[str], path: Path) -> Iterator[Fault]:
+    for index, name in enumerate(given):
+        short = name.removeprefix("CAP_")
+        if section == "add" and short in ("MKNOD", "ALL"):
+            wrong = f"{shown(name)} is not supported by rawpod yet: it would open every device of the host"
+            yield Fault((*path, index), wrong, "name the capabilities that are needed, without MKNOD")
+        elif short not in _CAPABILITY_NAMES and name != "ALL":
+            right = nearest(short, _CAPABILITY_NAMES)
+            right = right if right.startswith("did") else "a name of capabilities(7) without CAP_, as NET_ADMIN"
+            yield Fault((*path, index), f"unknown capability {shown(name)}", right)

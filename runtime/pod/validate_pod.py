@@ -1,0 +1,237 @@
+"""What must hold for a pod, alone or as a template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kernel.errors import BadInput
+from runtime.pod import annotations as pod_annotations
+from runtime.pod import names, quantities
+from runtime.pod.faults import Fault, Path, nearest, shown
+from runtime.pod.objects import (
+    ConfigMapVolumeSource,
+    EmptyDirVolumeSource,
+    HostPathVolumeSource,
+    KeyToPath,
+    ObjectMeta,
+    PodSecurityContext,
+    PodSpec,
+    SecretVolumeSource,
+    Volume,
+)
+from runtime.pod.validate_container import absolute_path, container_faults, identity_faults, seccomp_faults
+from runtime.spec_check import MAX_ID
+
+HOST_PATH_TYPES = (
+    "",
+    "DirectoryOrCreate",
+    "Directory",
+    "FileOrCreate",
+    "File",
+    "Socket",
+    "CharDevice",
+    "BlockDevice",
+)
+ANY_ADDRESS = "0.0.0.0"
+MAX_GRACE_SECONDS = 2**31 - 1
+
+
+def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, always: bool) -> Iterator[Fault]:
+    """All faults of a pod; with `always`, it is a template and must be restarted for ever."""
+    yield from pod_annotations.faults(meta.annotations, spec, (*meta_path, "annotations"))
+    yield from _restart(spec.restart_policy, (*path, "restartPolicy"), always)
+    grace = spec.termination_grace_period_seconds
+    if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
+        yield Fault((*path, "terminationGracePeriodSeconds"), f"{grace} is out of range", f"0 to {MAX_GRACE_SECONDS}")
+    if spec.hostname and (rule := names.label(spec.hostname)):
+        yield Fault((*path, "hostname"), f"{shown(spec.hostname)} is not a host's name", rule)
+    if spec.node_name and (rule := names.subdomain(spec.node_name)):
+        yield Fault((*path, "nodeName"), f"{shown(spec.node_name)} is not a node's name", rule)
+    yield from _host_aliases(spec, (*path, "hostAliases"))
+    if spec.security_context:
+        yield from _security(spec.security_context, spec.host_network, (*path, "securityContext"))
+    yield from _volumes(spec.volumes, (*path, "volumes"))
+    if not spec.containers:
+        yield Fault((*path, "containers"), "required", "at least one container")
+    yield from _containers(spec, (*path, "containers"))
+
+
+def _containers(spec: PodSpec, path: Path) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for index, container in enumerate(spec.containers):
+        if container.name and container.name in seen:
+            wrong = f"{shown(container.name)} is also the name of containers[{seen[container.name]}]"
+            yield Fault((*path, index, "name"), wrong, "names must differ")
+        seen.setdefault(container.name, index)
+        yield from container_faults(container, spec, (*path, index))
+        yield from _non_root(spec, index, (*path, index, "securityContext"))
+    yield from _host_ports(spec, path)
+
+
+def _non_root(spec: PodSpec, index: int, path: Path) -> Iterator[Fault]:
+    """runAsUser and runAsNonRoot may meet only after the pod's and the container's are put together."""
+    own, pod = spec.containers[index].security_context, spec.security_context
+    if own is None or pod is None:
+        return
+    user = own.run_as_user if own.run_as_user is not None else pod.run_as_user
+    non_root = own.run_as_non_root if own.run_as_non_root is not None else pod.run_as_non_root
+    both_in_one = (own.run_as_user is not None) == (own.run_as_non_root is not None)
+    if user == 0 and non_root and not both_in_one:
+        yield Fault(path, "uid 0 contradicts runAsNonRoot: true", "another runAsUser, or runAsNonRoot: false")
+
+
+def _host_ports(spec: PodSpec, path: Path) -> Iterator[Fault]:
+    earlier: list[HostPort] = []
+    for port in host_ports(spec):
+        owner = next((other for other in earlier if other.clashes(port)), None)
+        if owner:
+            wrong = f"host port {port} belongs to container {shown(owner.container)}"
+            yield Fault((*path, *port.place), wrong, "another port")
+        earlier.append(port)
+
+
+class HostPort(NamedTuple):
+    """A port of the host that a pod takes; `place` leads to it below spec.containers."""
+
+    place: Path
+    container: str
+    address: str
+    port: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{self.port}/{self.protocol}"
+
+    def clashes(self, other: HostPort) -> bool:
+        """Whether both cannot be had: the same port, at the same address or at all of them."""
+        same_address = self.address == other.address or ANY_ADDRESS in (self.address, other.address)
+        return same_address and (self.port, self.protocol) == (other.port, other.protocol)
+
+
+def host_ports(spec: PodSpec) -> Iterator[HostPort]:
+    """The host's ports that a pod takes; with hostNetwork, those are all its containers' ports."""
+    for index, container in enumerate(spec.containers):
+        for number, port in enumerate(container.ports):
+            taken = port.host_port or (port.container_port if spec.host_network else 0)
+            if taken:
+                place = (index, "ports", number, "hostPort" if port.host_port else "containerPort")
+                yield HostPort(place, container.name, port.host_ip or ANY_ADDRESS, taken, port.protocol or "TCP")
+
+
+def _restart(policy: str, path: Path, always: bool) -> Iterator[Fault]:
+    allowed = ("Always",) if always else ("Always", "OnFailure", "Never")
+    if policy not in ("", *allowed):
+        known = policy in ("OnFailure", "Never")
+        wrong = f"{shown(policy)} in a template of replicas" if known else f"unknown policy {shown(policy)}"
+        yield Fault(path, wrong, nearest(policy, allowed) if not known else "Always")
+
+
+def _host_aliases(spec: PodSpec, path: Path) -> Iterator[Fault]:
+    for index, alias in enumerate(spec.host_aliases):
+        if rule := names.address(alias.ip):
+            yield Fault((*path, index, "ip"), f"{shown(alias.ip)} is not an address", rule)
+        for number, hostname in enumerate(alias.hostnames):
+            if rule := names.subdomain(hostname):
+                yield Fault((*path, index, "hostnames", number), f"{shown(hostname)} is not a host's name", rule)
+
+
+def _security(context: PodSecurityContext, host_network: bool, path: Path) -> Iterator[Fault]:
+    yield from identity_faults(context.run_as_user, context.run_as_group, context.run_as_non_root, path)
+    if context.seccomp_profile:
+        yield from seccomp_faults(context.seccomp_profile, (*path, "seccompProfile"))
+    for index, group in enumerate(context.supplemental_groups):
+        if not 0 <= group <= MAX_ID:
+            yield Fault((*path, "supplementalGroups", index), f"{group} is not an id", f"0 to {MAX_ID}")
+    seen: dict[str, int] = {}
+    for index, sysctl in enumerate(context.sysctls):
+        place = (*path, "sysctls", index)
+        name = sysctl.name.replace("/", ".")
+        if rule := names.sysctl(sysctl.name):
+            yield Fault((*place, "name"), f"{shown(sysctl.name)} is not among the safe kernel parameters", rule)
+        elif host_network and name.startswith("net."):
+            wrong = f"{shown(sysctl.name)} would change the host's network"
+            yield Fault((*place, "name"), wrong, "remove it, or hostNetwork")
+        if rule := names.sysctl_value(sysctl.value):
+            yield Fault((*place, "value"), f"{shown(sysctl.value)} is no value for a kernel parameter", rule)
+        if name in seen:
+            yield Fault((*place, "name"), f"{shown(name)} is also set by sysctls[{seen[name]}]", "set it once")
+        seen.setdefault(name, index)
+
+
+def _volumes(volumes: list[Volume], path: Path) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for index, volume in enumerate(volumes):
+        place = (*path, index)
+        if rule := names.label(volume.name):
+            yield Fault((*place, "name"), f"{shown(volume.name)} is not a volume's name", rule)
+        if volume.name and volume.name in seen:
+            wrong = f"{shown(volume.name)} is also the name of volumes[{seen[volume.name]}]"
+            yield Fault((*place, "name"), wrong, "names must differ")
+        seen.setdefault(volume.name, index)
+        sources = (volume.empty_dir, volume.host_path, volume.config_map, volume.secret)
+        if sum(source is not None for source in sources) != 1:
+            yield Fault(place, "needs exactly one source", "emptyDir, hostPath, configMap or secret")
+        if volume.empty_dir:
+            yield from _empty_dir(volume.empty_dir, (*place, "emptyDir"))
+        if volume.host_path:
+            yield from _host_path(volume.host_path, (*place, "hostPath"))
+        if volume.config_map:
+            yield from _projection(volume.config_map, volume.config_map.name, (*place, "configMap"), "name")
+        if volume.secret:
+            yield from _projection(volume.secret, volume.secret.secret_name, (*place, "secret"), "secretName")
+
+
+def _empty_dir(source: EmptyDirVolumeSource, path: Path) -> Iterator[Fault]:
+    if source.medium.startswith("HugePages"):
+        yield Fault((*path, "medium"), f"{shown(source.medium)} is not supported by rawpod yet", "Memory, or none")
+    elif source.medium not in ("", "Memory"):
+        yield Fault((*path, "medium"), f"unknown medium {shown(source.medium)}", "Memory, or none for a directory")
+    if source.size_limit is None:
+        return
+    if source.medium == "":
+        wrong = "not supported by rawpod yet for a directory"
+        yield Fault((*path, "sizeLimit"), wrong, "medium: Memory, or no limit")
+    try:
+        quantities.memory_bytes(source.size_limit)
+    except BadInput as error:
+        yield Fault((*path, "sizeLimit"), error.message, error.remedy or "")
+
+
+def _host_path(source: HostPathVolumeSource, path: Path) -> Iterator[Fault]:
+    if not source.path:
+        yield Fault((*path, "path"), "required", "a path of the host")
+    else:
+        yield from absolute_path(source.path, (*path, "path"))
+    if source.type not in HOST_PATH_TYPES:
+        yield Fault((*path, "type"), f"unknown type {shown(source.type)}", nearest(source.type, HOST_PATH_TYPES[1:]))
+
+
+def _projection(
+    source: ConfigMapVolumeSource | SecretVolumeSource, name: str, path: Path, name_field: str
+) -> Iterator[Fault]:
+    if rule := names.subdomain(name):
+        wrong = f"{shown(name)} is not an object's name" if name else "required"
+        yield Fault((*path, name_field), wrong, rule)
+    yield from _mode(source.default_mode, (*path, "defaultMode"))
+    for index, item in enumerate(source.items):
+        yield from _item(item, (*path, "items", index))
+
+
+def _item(item: KeyToPath, path: Path) -> Iterator[Fault]:
+    if rule := names.key(item.key):
+        yield Fault((*path, "key"), f"{shown(item.key)} is not a key", rule)
+    parts = item.path.split("/")
+    if (
+        not item.path
+        or item.path.startswith("/")
+        or ".." in parts
+        or any(ord(character) < 32 for character in item.path)
+    ):
+        yield Fault((*path, "path"), f"{shown(item.path)} is not a path below the volume", "relative, without '..'")
+    yield from _mode(item.mode, (*path, "mode"))
+
+
+def _mode(mode: int | None, path: Path) -> Iterator[Fault]:
+    if mode is not None and not 0 <= mode <= 0o777:
+        yield Fault(path, f"{mode} is no file mode", "0000 to 0777, in octal with a leading zero")
