@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from rootfs.files import write_all
+
 _CHUNK = 1 << 20
 
 
@@ -66,13 +68,6 @@ def copy_file(source: int, name: str, target: int, new_name: str) -> None:
             os.close(writing)
     finally:
         os.close(reading)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`: write(2) may take less than it was given."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _copy_metadata(status: os.stat_result, target: int) -> None:

@@ -1,0 +1,128 @@
+"""The numbers and texts of tar headers, none of them believed before it was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+_TIME_MAX = 1 << 40  # seconds: what filesystems can hold is less
+
+
+class TarError(Exception):
+    """The archive is damaged or malicious. `offset` is in bytes of the uncompressed archive, `member` where known."""
+
+    def __init__(self, reason: str, offset: int, member: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+        self.member = member
+
+
+class Header(NamedTuple):
+    """One block of 512 bytes, decoded."""
+
+    name: str
+    type: str
+    link: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    major: int
+    minor: int
+    raw: bytes
+    offset: int
+
+
+Fail = Callable[[str], TarError]
+
+
+def failing(offset: int, name: str) -> Fail:
+    """Makes the errors about one member."""
+    return lambda reason: TarError(reason, offset, name)
+
+
+def parse_header(block: bytes, offset: int) -> Header:
+    """Decode one header block. Raises TarError if it is none."""
+    checksum = sum(block[:148]) + 8 * 32 + sum(block[156:])
+    if number(block[148:156], offset) != checksum:
+        raise TarError("not a tar header, or a damaged one: the checksum differs", offset)
+    name = text(block[:100].split(b"\0", 1)[0])
+    if block[257:263] == b"ustar\0":
+        prefix = text(block[345:500].split(b"\0", 1)[0])
+        name = f"{prefix}/{name}" if prefix else name
+    size = number(block[124:136], offset)
+    if size < 0:
+        raise TarError(f"size of {size} bytes", offset, name)
+    return Header(
+        name=name,
+        type=chr(block[156]),
+        link=text(block[157:257].split(b"\0", 1)[0]),
+        mode=number(block[100:108], offset),
+        uid=number(block[108:116], offset),
+        gid=number(block[116:124], offset),
+        mtime=number(block[136:148], offset),
+        size=size,
+        major=number(block[329:337], offset) if block[257:262] == b"ustar" else 0,
+        minor=number(block[337:345], offset) if block[257:262] == b"ustar" else 0,
+        raw=block,
+        offset=offset,
+    )
+
+
+def number(field: bytes, offset: int) -> int:
+    """A number of a header: octal text, or GNU's base 256 where the first bit is set."""
+    if field[0] in (0x80, 0xFF):
+        return int.from_bytes(field[1:], "big") - (1 << 8 * (len(field) - 1) if field[0] == 0xFF else 0)
+    octal = field.split(b"\0", 1)[0].strip()
+    if not octal:
+        return 0
+    if octal.strip(b"01234567"):
+        raise TarError(f"{text(octal)!r} is not an octal number", offset)
+    return int(octal, 8)
+
+
+def digits(value: bytes, fail: Fail) -> int:
+    """A decimal number of a pax record."""
+    if not value.isdigit() or len(value) > 20:
+        raise fail(f"{text(value[:40])!r} is not a number")
+    return int(value)
+
+
+def decimal(records: Mapping[str, bytes], key: str, default: int, fail: Fail) -> int:
+    """The number of record `key`, or `default`; never negative."""
+    value = digits(records[key], fail) if key in records else default
+    if value < 0:
+        raise fail(f"{key} of {value}")
+    return value
+
+
+def within(value: int, most: int, what: str, fail: Fail) -> int:
+    """`value`, which is at most `most`."""
+    if value > most:
+        raise fail(f"{what} {value} is over {most}")
+    return value
+
+
+def mtime(records: Mapping[str, bytes], default: int, fail: Fail) -> int:
+    """Nanoseconds since 1970. pax writes a decimal fraction."""
+    if "mtime" not in records:
+        seconds, nanoseconds = default, 0
+    else:
+        written = text(records["mtime"])
+        whole, _, fraction = written.removeprefix("-").partition(".")
+        if not (whole + fraction).isdecimal() or not whole or len(written) > 64:
+            raise fail(f"mtime {written[:64]!r} is not a number")
+        seconds, nanoseconds = int(whole), int((fraction + "0" * 9)[:9])
+        if written.startswith("-"):
+            seconds, nanoseconds = -seconds, -nanoseconds
+    if abs(seconds) > _TIME_MAX:
+        raise fail(f"mtime {seconds} is out of range")
+    return seconds * 1_000_000_000 + nanoseconds
+
+
+def text(data: bytes) -> str:
+    """A name as Python has it."""
+    # As os.fsdecode(), whatever the locale: every byte comes back as it was.
+    return data.decode("utf-8", "surrogateescape")
