@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -103,29 +104,55 @@ def network_records(state: Path) -> Iterator[Resource]:
 
 
 def firewall() -> Iterator[Resource]:
-    """The nftables ruleset of this network namespace, an item each; counters and handles, which change, left out.
+    """The nftables ruleset of this network namespace, an item each; counters and handles, which change, left out."""
+    for kind, body in _ruleset():
+        elements = body.pop("elem", ())
+        rest = {key: value for key, value in body.items() if key not in ("family", "table", "name", "handle")}
+        name = f"{_table(body)} {body.get('name', '')}".strip()
+        yield Resource(f"nftables {kind}", f"{name} {_settled(rest)}" if kind == "rule" else name)
+        for element in elements:
+            yield Resource("nftables element", f"{name} {_settled(element)}")
 
-    Nothing where there is no `nft`: rawpod cannot have made rules there.
-    """
+
+class Chain(NamedTuple):
+    """An nftables chain; hook and policy are "" for one that only other chains lead to."""
+
+    table: str
+    name: str
+    hook: str
+    policy: str
+
+
+def chains() -> list[Chain]:
+    """The chains of every nftables table of this network namespace, those of iptables-nft included."""
+    return [
+        Chain(_table(body), body["name"], body.get("hook", ""), body.get("policy", ""))
+        for kind, body in _ruleset()
+        if kind == "chain"
+    ]
+
+
+def _ruleset() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Nothing where there is no `nft`, or no nf_tables: rawpod cannot have made rules there."""
     import subprocess
 
-    try:
-        answer = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, check=False, timeout=30)
-    except FileNotFoundError:
+    program = nft_program()
+    if program is None:
         return
+    answer = subprocess.run([program, "-j", "list", "ruleset"], capture_output=True, check=False, timeout=30)
     if answer.returncode != 0:
         return
     for item in json.loads(answer.stdout)["nftables"]:
-        for kind, body in item.items():
-            if kind == "metainfo":
-                continue
-            elements = body.pop("elem", ())
-            where = " ".join(str(body[key]) for key in ("family", "table") if key in body)
-            rest = {key: value for key, value in body.items() if key not in ("family", "table", "name", "handle")}
-            name = f"{where} {body.get('name', '')}".strip()
-            yield Resource(f"nftables {kind}", f"{name} {_settled(rest)}" if kind == "rule" else name)
-            for element in elements:
-                yield Resource("nftables element", f"{name} {_settled(element)}")
+        yield from ((kind, body) for kind, body in item.items() if kind != "metainfo")
+
+
+def nft_program() -> str | None:
+    """Where nft(8) is. The system directories are looked into as well: a user's PATH may lack them."""
+    return shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def _table(body: dict[str, Any]) -> str:
+    return " ".join(str(body[key]) for key in ("family", "table") if key in body)
 
 
 def descriptors(pid: int) -> Iterator[Resource]:
