@@ -75,7 +75,7 @@ class Network:
         """
         check_uid(uid)
         if self._ports.has(uid):
-            with self._lock(fcntl.LOCK_EX):
+            with self._bridge.locked():
                 self._bridge.publish(self._published(without=uid))
                 self._ports.remove(uid)
         with Netlink() as host:
@@ -107,7 +107,7 @@ class Network:
         wanted = [checked(port) for port in ports]
         if wanted and self.internal:
             raise NotSupported(f"hostPort '{wanted[0]}' on an internal network", remedy="run without --internal")
-        with self._lock(fcntl.LOCK_EX):
+        with self._bridge.locked():
             if self._pool.find(uid) is None:
                 raise BadInput(f"pod '{uid}' has no address to publish ports of")
             had = self._ports.of(uid)
@@ -144,7 +144,7 @@ class Network:
             if not leased:
                 self._tear_down_unused(host)
                 return done
-            with self._lock(fcntl.LOCK_EX):
+            with self._bridge.locked():
                 done += self._bridge.repair(host, self._published())
         for uid in pods:
             if uid in leased:
@@ -159,12 +159,12 @@ class Network:
     def _bridge_ready(self) -> Iterator[tuple[Netlink, int]]:
         """A socket of the host and the bridge's index; the bridge stays for as long as the body runs."""
         with Netlink() as host:
-            with self._lock(fcntl.LOCK_SH):
+            with self._bridge.locked(fcntl.LOCK_SH):
                 index = self._bridge.ready(host)
                 if index:
                     yield host, index
                     return
-            with self._lock(fcntl.LOCK_EX):
+            with self._bridge.locked():
                 yield host, self._bridge.set_up(host, self._published())
 
     def _join(self, host: Netlink, bridge: int, uid: str, attachment: Attachment, netns_fd: int) -> None:
@@ -210,20 +210,9 @@ class Network:
 
     def _tear_down_unused(self, host: Netlink) -> None:
         if self._pool.empty():
-            with self._lock(fcntl.LOCK_EX):
+            with self._bridge.locked():
                 if self._pool.empty():
                     self._bridge.tear_down(host)
-
-    @contextmanager
-    def _lock(self, kind: int) -> Iterator[None]:
-        path = self.state / "network" / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, kind)
-            yield
-        finally:
-            os.close(fd)
 
 
 def check_uid(uid: str) -> None:

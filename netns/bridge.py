@@ -1,12 +1,15 @@
 """The bridge on the host with what belongs to it: address, sysctls, table of rules, published ports.
 
-The caller holds the network's lock alone for everything but `ready()`.
+The caller holds the lock, alone for everything but `ready()`.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
@@ -34,7 +37,24 @@ class Bridge:
         self._subnet = subnet
         self._internal = internal
         self._mark = state / "network" / "firewall"
+        self._lock = state / "network" / "lock"
+        self._held = -1
         self._table = firewall.table_of(name)
+
+    @contextmanager
+    def locked(self, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+        """Hold the bridge's lock (flock(2)): shared to use the bridge, alone to change it or its rules.
+
+        A run of nft(8) shares the hold, so that it still counts when its parent is killed in the middle.
+        """
+        self._lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._held = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._held, kind)
+            yield
+        finally:
+            os.close(self._held)
+            self._held = -1
 
     def ready(self, host: Netlink) -> int:
         """The bridge's index if it is complete with its rules, else 0."""
@@ -51,7 +71,7 @@ class Bridge:
             return index
         self.check_conflicts(host)
         elements = [ruleset.text_of(ruleset.element_of(*one)) for one in published]
-        transaction = firewall.Transaction(self._rules(elements))
+        transaction = firewall.Transaction(self._rules(elements), self._held)
         try:
             index = self._make(host)
         finally:
@@ -68,7 +88,8 @@ class Bridge:
         if link is not None and not self._is_ours(link):
             return
         with Netlink(NETLINK_NETFILTER) as nftables:
-            rules = firewall.Transaction(firewall.removal(self.name)) if ruleset.exists(nftables, self._table) else None
+            there = ruleset.exists(nftables, self._table)
+        rules = firewall.Transaction(firewall.removal(self.name), self._held) if there else None
         try:
             if link is not None:
                 host.request(links.del_link(self.name))
@@ -102,7 +123,7 @@ class Bridge:
             remove=map(ruleset.text_of, sorted(there - wanted)),
         )
         if text:
-            firewall.apply(text)
+            firewall.Transaction(text, self._held).wait()
         self._allow_loopback(published)
         return bool(text)
 

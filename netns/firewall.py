@@ -104,10 +104,11 @@ def removal(bridge: str) -> str:
 class Transaction:
     """One run of nft(8), started at once: `wait()` is for after the caller's own work.
 
+    It holds the file `lock` open until it ends, whatever becomes of its parent, and so whatever lock is on it.
     Not by subprocess: its import alone takes 10 ms, as long as the kernel takes for the rules.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, lock: int) -> None:
         self.text = text
         program = next((place for place in _PLACES if os.access(place, os.X_OK)), None)
         if program is None:
@@ -118,6 +119,7 @@ class Transaction:
             os.write(script, text.encode())
             os.lseek(script, 0, os.SEEK_SET)
             actions = [(os.POSIX_SPAWN_DUP2, script, 0), (os.POSIX_SPAWN_DUP2, self._errors, 2)]
+            actions.append((os.POSIX_SPAWN_DUP2, lock, 3))
             environment = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C"}
             self._pid = os.posix_spawn(
                 program, ["nft", "-f", "-"], environment, file_actions=actions, setsigmask=[], setsigdef=[]
@@ -141,8 +143,3 @@ class Transaction:
                 raise HostError(f"nft refused the rules: {said or f'status {status}'}", remedy=remedy)
         finally:
             os.close(self._errors)
-
-
-def apply(text: str) -> None:
-    """Apply a text as one transaction: all of it or nothing."""
-    Transaction(text).wait()

@@ -61,13 +61,13 @@ class PortBook:
         return [HostPort(line[0], int(line[1]), int(line[2]), line[3]) for line in lines if len(line) == 4]
 
     def has(self, uid: str) -> bool:
-        """Whether the pod has a file of hostPorts, a damaged one too."""
-        return (self._directory / uid).exists()
+        """Whether anything is recorded of the pod, damaged or half written too."""
+        return any((self._directory / name).exists() for name in (uid, f".{uid}"))
 
     def uids(self) -> list[str]:
-        """Every pod with hostPorts."""
+        """Every pod of which anything is recorded."""
         try:
-            return [name for name in os.listdir(self._directory) if not name.startswith(".")]
+            return sorted({name.removeprefix(".") for name in os.listdir(self._directory)})
         except FileNotFoundError:
             return []
 
@@ -81,7 +81,8 @@ class PortBook:
 
     def remove(self, uid: str) -> None:
         """Forget the pod's hostPorts."""
-        (self._directory / uid).unlink(missing_ok=True)
+        for name in (f".{uid}", uid):
+            (self._directory / name).unlink(missing_ok=True)
 
     def _check(self, uid: str, ports: Sequence[HostPort]) -> None:
         taken = [(port, other) for other in self.uids() if other != uid for port in self.of(other)]
