@@ -71,11 +71,6 @@ def cpu_shares(millicores: int) -> int:
     return min(262_144, max(2, millicores * 1024 // 1000))
 
 
-def cpu_weight(shares: int) -> int:
-    """cpu.weight (1 to 10000) from shares, by the formula of Kubernetes' KEP 2254."""
-    return 1 + (min(262_144, max(2, shares)) - 2) * 9999 // 262_142
-
-
 def show_bytes(size: int) -> str:
     """A size in the largest binary unit that shows it exactly, as "64Mi"."""
     for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):

@@ -1,0 +1,265 @@
+"""From a pod's container to the OCI description of it. Pure: data in, data out.
+
+The defaults are those of a container that may do little: eleven capabilities, no new privileges, a private /dev, kernel
+files masked or read-only. What a manifest changes, it changes here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kernel.errors import BadInput
+from runtime import spec
+from runtime.pod import annotations as pod_annotations
+from runtime.pod import environment, quantities, users
+from runtime.pod.faults import shown
+from runtime.pod.objects import Capabilities, Container, Pod, ResourceRequirements, SecurityContext
+from runtime.pod.users import Accounts, ResolvedUser
+
+DEFAULT_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+_MASKED_IN_PROC = "acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats"
+MASKED_PATHS = (
+    *(f"/proc/{name}" for name in _MASKED_IN_PROC.split()),
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",  # energy counters leak what others compute (CVE-2020-8694)
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ETC_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+_SHM = "/dev/shm"
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """What the compiler needs of an image: its layers, topmost first, directories of the host it shows read-only, and
+    its configuration (OCI image-spec, config.md). `accounts` are its users, for USER and runAsUser."""
+
+    lowers: tuple[str, ...]
+    binds: tuple[tuple[str, str], ...] = ()
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    accounts: Accounts = field(default_factory=Accounts)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the pod gives to each of its containers.
+
+    `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
+    is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to its
+    place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own.
+    """
+
+    upper: str
+    work: str
+    cgroups_path: str
+    namespaces: Mapping[str, str]
+    etc: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    shm: str = ""
+
+
+def compile_container(
+    pod: Pod, container: Container, *, image: ImageView, surroundings: Surroundings, env: Mapping[str, str]
+) -> spec.Config:
+    """The description of one container; `env` is what environment.resolve gave.
+
+    Raises BadInput where image and manifest do not go together: no command, an unknown user, root against runAsNonRoot.
+    """
+    context = container.security_context or SecurityContext()
+    user = resolve_user(pod, container, image)
+    variables = _variables(pod, container, image, user, env)
+    return spec.Config(
+        oci_version=spec.OCI_VERSION,
+        root=spec.Root(path="rootfs", readonly=bool(context.read_only_root_filesystem)),
+        hostname=pod_hostname(pod) if surroundings.namespaces.get("uts") == "" else "",
+        mounts=_mounts(container, image, surroundings),
+        process=spec.Process(
+            terminal=container.tty,
+            user=spec.User(uid=user.uid, gid=user.gid, additional_gids=list(user.groups)),
+            args=_args(container, image, variables),
+            env=[f"{name}={value}" for name, value in variables.items()],
+            cwd=_working_directory(container, image),
+            capabilities=_capabilities(context.capabilities or Capabilities()),
+            no_new_privileges=context.allow_privilege_escalation is not True,
+        ),
+        linux=spec.Linux(
+            namespaces=[
+                *(spec.Namespace(kind, path) for kind, path in surroundings.namespaces.items()),
+                *(spec.Namespace(kind) for kind in ("pid", "mount", "cgroup")),
+            ],
+            cgroups_path=surroundings.cgroups_path,
+            resources=_resources(pod, container.resources),
+            sysctl=_sysctls(pod),
+            masked_paths=list(MASKED_PATHS),
+            readonly_paths=list(READONLY_PATHS),
+        ),
+    )
+
+
+def pod_hostname(pod: Pod) -> str:
+    """The pod's host name: its own, or its name cut to the 63 characters that a label may have."""
+    return pod.spec.hostname or pod.metadata.name[:63].rstrip("-.")
+
+
+def resolve_user(pod: Pod, container: Container, image: ImageView) -> ResolvedUser:
+    """Container before pod before annotation before image; raises BadInput against runAsNonRoot."""
+    own, shared = container.security_context, pod.spec.security_context
+
+    def chosen(name: str) -> int | bool | None:
+        value: int | bool | None = getattr(own, name, None)
+        return value if value is not None else getattr(shared, name, None)
+
+    number, group = chosen("run_as_user"), chosen("run_as_group")
+    text = str(number) if number is not None else pod_annotations.user(pod.metadata.annotations) or image.user
+    extra = tuple(shared.supplemental_groups) if shared else ()
+    user = users.resolve(text, image.accounts, gid=group, extra=extra)
+    if chosen("run_as_non_root") and (user.uid == 0 or user.named):
+        what = f"user {shown(text)} is a name, which stands for uid {user.uid}" if user.named else "the user is uid 0"
+        raise BadInput(
+            f"container {shown(container.name)}: runAsNonRoot, but {what}", remedy="set runAsUser to a number"
+        )
+    return user
+
+
+def _variables(
+    pod: Pod, container: Container, image: ImageView, user: ResolvedUser, env: Mapping[str, str]
+) -> dict[str, str]:
+    variables = {"PATH": DEFAULT_PATH, "HOSTNAME": pod_hostname(pod)}
+    if container.tty:
+        variables["TERM"] = "xterm"
+    for index, text in enumerate(image.env):
+        name, equals, value = text.partition("=")
+        if not name or not equals or "\0" in text:
+            raise BadInput(f"image {shown(container.image)}: config.Env[{index}]: not NAME=VALUE")
+        variables[name] = value
+    variables |= env
+    return {"HOME": user.home, **variables}
+
+
+def _args(container: Container, image: ImageView, variables: Mapping[str, str]) -> list[str]:
+    """Kubernetes' rule: a command replaces the image's entrypoint and cmd, args replace its cmd alone."""
+    expanded = {
+        name: [environment.expand(w, variables) for w in getattr(container, name)] for name in ("command", "args")
+    }
+    if container.command:
+        args = [*expanded["command"], *expanded["args"]]
+    else:
+        args = [*image.entrypoint, *(expanded["args"] or image.cmd)]
+    if not args or not args[0]:
+        image_name = shown(container.image)
+        raise BadInput(
+            f"container {shown(container.name)}: no command, and image {image_name} has none", remedy="command"
+        )
+    if any("\0" in word for word in args):
+        raise BadInput(f"container {shown(container.name)}: a NUL byte in the command")
+    return args
+
+
+def _working_directory(container: Container, image: ImageView) -> str:
+    """Made absolute and without ".." by text alone; it is looked up inside the root, by the init stage."""
+    return "/" + posixpath.normpath("/" + (container.working_dir or image.working_dir)).lstrip("/")
+
+
+def _capabilities(changes: Capabilities) -> spec.Capabilities:
+    """Bounding, effective and permitted alike; inheritable and ambient stay empty (CVE-2022-29162)."""
+    added = {_capability_name(name) for name in changes.add}
+    dropped = {_capability_name(name) for name in changes.drop}
+    kept = set() if "CAP_ALL" in dropped else set(DEFAULT_CAPABILITIES) - dropped
+    names = sorted(kept | added)
+    return spec.Capabilities(bounding=names, effective=names, permitted=names)
+
+
+def _capability_name(name: str) -> str:
+    return name if name.startswith("CAP_") else f"CAP_{name}"
+
+
+def _resources(pod: Pod, asked: ResourceRequirements | None) -> spec.Resources:
+    """Limits as hard limits; requests as what a container gets of a full machine: cpu.weight and memory.low."""
+    pids = pod_annotations.pids_limit(pod.metadata.annotations)
+    limits, requests = (asked.limits, asked.requests) if asked else ({}, {})
+    cpu = spec.CPU()
+    if "cpu" in limits:
+        cpu.quota = quantities.cpu_quota_us(quantities.cpu_millicores(limits["cpu"]))
+        cpu.period = quantities.CPU_PERIOD_US
+    if "cpu" in requests:
+        cpu.shares = quantities.cpu_shares(quantities.cpu_millicores(requests["cpu"]))
+    memory = spec.Memory()
+    if "memory" in limits:
+        memory.limit = memory.swap = quantities.memory_bytes(limits["memory"])  # no swap beyond the memory
+    if "memory" in requests:
+        memory.reservation = quantities.memory_bytes(requests["memory"])
+    return spec.Resources(
+        cpu=cpu if cpu != spec.CPU() else None,
+        memory=memory if memory != spec.Memory() else None,
+        pids=spec.Pids(pids) if pids is not None else None,
+    )
+
+
+def _sysctls(pod: Pod) -> dict[str, str]:
+    context = pod.spec.security_context
+    return {entry.name.replace("/", "."): entry.value for entry in context.sysctls} if context else {}
+
+
+def _mounts(container: Container, image: ImageView, surroundings: Surroundings) -> list[spec.Mount]:
+    """The root first, then what every container has, then volumes from the outermost directory inwards."""
+    wanted = sorted(container.volume_mounts, key=lambda mount: _normal(mount.mount_path).count("/"))
+    taken = {_normal(mount.mount_path) for mount in wanted}
+    mounts = [_root(image, surroundings)]
+    mounts += [_bind(source, target, "rro", "rnodev") for source, target in image.binds]
+    mounts += [mount for mount in _standard_mounts(surroundings.shm) if mount.destination not in taken]
+    mounts += [
+        _bind(source, target, "nosuid", "nodev", "noexec")
+        for target, source in surroundings.etc.items()
+        if target not in taken
+    ]
+    for mount in wanted:
+        options = ("rro",) if mount.read_only else ("rw",)
+        mounts.append(_bind(surroundings.volumes[mount.name], _normal(mount.mount_path), *options))
+    return mounts
+
+
+def _root(image: ImageView, surroundings: Surroundings) -> spec.Mount:
+    places = {"lowerdir": ":".join(image.lowers), "upperdir": surroundings.upper, "workdir": surroundings.work}
+    options = [f"{name}={value}" for name, value in places.items()]
+    return spec.Mount("/", type="overlay", source="overlay", options=options)
+
+
+def _standard_mounts(shm: str) -> list[spec.Mount]:
+    quiet = ["nosuid", "noexec", "nodev"]
+    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+    shared = spec.Mount(_SHM, "tmpfs", "shm", [*quiet, "mode=1777", "size=65536k"])
+    return [
+        spec.Mount("/proc", "proc", "proc", quiet),
+        spec.Mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        spec.Mount("/dev/pts", "devpts", "devpts", terminals),
+        _bind(shm, _SHM, *quiet) if shm else shared,
+        spec.Mount("/dev/mqueue", "mqueue", "mqueue", quiet),
+        spec.Mount("/sys", "sysfs", "sysfs", [*quiet, "ro"]),
+        spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", [*quiet, "relatime", "ro"]),
+    ]
+
+
+def _bind(source: str, destination: str, *options: str) -> spec.Mount:
+    return spec.Mount(destination, "bind", source, ["rbind", "rprivate", *options])
+
+
+def _normal(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/")

@@ -1,0 +1,149 @@
+"""A pod from the options of `rawpod run`, so that what is run by hand goes the way of every pod."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernel.errors import BadInput
+from runtime.pod import annotations as pod_annotations
+from runtime.pod import defaults, users
+from runtime.pod.faults import Fault, Path, shown
+from runtime.pod.objects import (
+    Container,
+    EnvVar,
+    HostPathVolumeSource,
+    ObjectMeta,
+    Pod,
+    PodSecurityContext,
+    PodSpec,
+    Quantity,
+    ResourceRequirements,
+    Volume,
+    VolumeMount,
+)
+from runtime.pod.validate import validate
+
+_OPTIONS = {
+    "image": "IMAGE",
+    "command": "COMMAND",
+    "args": "COMMAND",
+    "memory": "--memory",
+    "cpu": "--cpus",
+    "hostname": "--hostname",
+    "workingDir": "--workdir",
+    "env": "--env",
+    "volumes": "--volume",
+    "volumeMounts": "--volume",
+    "securityContext": "--user",
+    pod_annotations.PIDS_LIMIT: "--pids",
+    pod_annotations.NETWORK: "--network",
+    pod_annotations.USER: "--user",
+    "name": "--name",
+}
+
+
+def pod_from_run_options(
+    *,
+    name: str,
+    image: str,
+    command: Sequence[str] = (),
+    memory: str | None = None,
+    cpus: str | None = None,
+    pids: int | None = None,
+    volumes: Sequence[str] = (),
+    env: Sequence[str] = (),
+    workdir: str | None = None,
+    user: str | None = None,
+    network: str = "pod",
+    hostname: str | None = None,
+    stdin: bool = False,
+    tty: bool = False,
+    restart_policy: str = "Never",
+) -> Pod:
+    """A pod with one container, named as the pod; raises BadInput with a line for each faulty option.
+
+    `command` replaces the image's cmd and keeps its entrypoint. `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user`
+    USER[:GROUP] by number or name, `network` "pod", "host" or "none".
+    """
+    marks: dict[str, str] = {}
+    if pids is not None:
+        marks[pod_annotations.PIDS_LIMIT] = str(pids)
+    if network not in ("pod", "host", "none"):
+        raise BadInput(f"--network: unknown network {shown(network)}", remedy="pod, host or none")
+    if network == "none":
+        marks[pod_annotations.NETWORK] = network
+    limits = {"memory": Quantity(memory or ""), "cpu": Quantity(cpus or "")}
+    limits = {kind: amount for kind, amount in limits.items() if amount}
+    mounts = [_volume(index, text) for index, text in enumerate(volumes)]
+    container = Container(
+        name=name,
+        image=image,
+        args=[_literal(word) for word in command],
+        working_dir=workdir or "",
+        env=[_variable(text) for text in env],
+        resources=ResourceRequirements(limits=limits) if limits else None,
+        volume_mounts=[mount for _, mount in mounts],
+        stdin=stdin,
+        tty=tty,
+    )
+    pod = Pod(
+        metadata=ObjectMeta(name=name, annotations=marks),
+        spec=PodSpec(
+            containers=[container],
+            volumes=[volume for volume, _ in mounts],
+            restart_policy=restart_policy,
+            hostname=hostname or "",
+            host_network=network == "host",
+        ),
+    )
+    _set_user(pod, user)
+    if faults := validate(pod):
+        raise BadInput("\n".join(f"{_option(fault.path)}: {fault.message}" for fault in _distinct(faults)))
+    defaults.apply(pod)
+    return pod
+
+
+def _set_user(pod: Pod, text: str | None) -> None:
+    """Numbers go where Kubernetes has a field for them, names into the annotation."""
+    if text is None:
+        return
+    try:
+        user, group = users.parse(text)
+    except BadInput as error:
+        raise BadInput(f"--user: {error.message}", remedy=error.remedy) from None
+    if isinstance(user, int) and not isinstance(group, str):
+        pod.spec.security_context = PodSecurityContext(run_as_user=user, run_as_group=group)
+    else:
+        pod.metadata.annotations[pod_annotations.USER] = text
+
+
+def _volume(index: int, text: str) -> tuple[Volume, VolumeMount]:
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+        raise BadInput(f"--volume: {shown(text)} is not a volume", remedy="SRC:DST or SRC:DST:ro, both absolute")
+    name = f"volume-{index}"
+    source = HostPathVolumeSource(path=parts[0])
+    return Volume(name=name, host_path=source), VolumeMount(name, parts[1], read_only=parts[2:] == ["ro"])
+
+
+def _variable(text: str) -> EnvVar:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"--env: {shown(name)} has no value", remedy="NAME=VALUE")
+    return EnvVar(name=name, value=_literal(value))
+
+
+def _literal(text: str) -> str:
+    """Kubernetes would expand $(NAME); what the shell left of the command line is meant as it is."""
+    return text.replace("$", "$$")
+
+
+def _option(path: Path) -> str:
+    return next((_OPTIONS[part] for part in path if isinstance(part, str) and part in _OPTIONS), "option")
+
+
+def _distinct(faults: list[Fault]) -> list[Fault]:
+    """The container is named as the pod: a bad name is one fault."""
+    return list(
+        {(_option(fault.path), fault.message if fault.path[-1] != "name" else ""): fault for fault in faults}.values()
+    )
