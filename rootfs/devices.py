@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from kernel.errors import HostError, NotSupported
-from kernel.mounts import AT_EMPTY_PATH, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, OPEN_TREE_CLONE, open_tree
+from kernel.errors import ContainerError, HostError, NotSupported
+from kernel.mounts import AT_EMPTY_PATH, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, OPEN_TREE_CLONE, open_tree, statfs_type
 from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
 from rootfs.filesystems import Filesystem
@@ -20,6 +20,7 @@ from rootfs.place import attach_and_close, real_directory, target_directory, tar
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _TIOCSWINSZ = 0x5414
+_DEVPTS_SUPER_MAGIC = 0x1CD1
 
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
@@ -124,8 +125,7 @@ def _bind(device: Device, number: int, parent: int, name: str) -> None:
 class Console(Operation):
     """A pseudo-terminal of the container's own devpts, its end for the payload bound on /dev/console.
 
-    Leaves both ends in Assembly.fds: "console" (the master, for whoever attaches) and "terminal". Neither is ever
-    looked up by name: the peer is opened from the master (ioctl_tty(2), TIOCGPTPEER).
+    Leaves both ends in Assembly.fds: "console" (the master, for whoever attaches) and "terminal".
     """
 
     width: int = 0
@@ -136,16 +136,27 @@ class Console(Operation):
 
     def execute(self, assembly: Assembly) -> None:
         master, terminal = open_terminal(assembly.root, self.width, self.height)
-        assembly.fds["console"], assembly.fds["terminal"] = master, terminal
+        assembly.fds["console"] = master
+        assembly.fds["terminal"] = terminal
         bound = open_tree(terminal, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
         attach_and_close(bound, target_file(assembly.root, "/dev/console"))
 
 
 def open_terminal(root: int, width: int = 0, height: int = 0) -> tuple[int, int]:
-    """A new pseudo-terminal of the devpts mounted in `root`: descriptors of its master and of the payload's end."""
+    """Descriptors of a new pseudo-terminal's master and of the payload's end, from the devpts below `root`.
+
+    `width` and `height` are in characters, 0 for unset. The payload's end is never looked up by name: it is opened from
+    the master (ioctl_tty(2), TIOCGPTPEER), which is checked to be what a devpts has.
+    """
     master = open_in_root(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    terminal = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    if width or height:
-        fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    try:
+        if statfs_type(master) != _DEVPTS_SUPER_MAGIC:
+            raise ContainerError("/dev/pts/ptmx in the container is not of a devpts: no terminal can be opened")
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        terminal = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        if width or height:
+            fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    except BaseException:
+        os.close(master)
+        raise
     return master, terminal
