@@ -45,8 +45,11 @@ _SHM = "/dev/shm"
 
 @dataclass(frozen=True)
 class ImageView:
-    """What the compiler needs of an image: its layers, topmost first, directories of the host it shows read-only, and
-    its configuration (OCI image-spec, config.md). `accounts` are its users, for USER and runAsUser."""
+    """What the compiler needs of an image.
+
+    `lowers` are its layers, topmost first, `binds` directories of the host that it shows read-only (source,
+    destination). The rest is its configuration (OCI image-spec, config.md), with `accounts` to look users up in.
+    """
 
     lowers: tuple[str, ...]
     binds: tuple[tuple[str, str], ...] = ()
@@ -63,8 +66,8 @@ class Surroundings:
     """What the pod gives to each of its containers.
 
     `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
-    is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to its
-    place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own.
+    is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to
+    its place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own.
     """
 
     upper: str
@@ -199,8 +202,8 @@ def _resources(pod: Pod, asked: ResourceRequirements | None) -> spec.Resources:
     if "cpu" in limits:
         cpu.quota = quantities.cpu_quota_us(quantities.cpu_millicores(limits["cpu"]))
         cpu.period = quantities.CPU_PERIOD_US
-    if "cpu" in requests:
-        cpu.shares = quantities.cpu_shares(quantities.cpu_millicores(requests["cpu"]))
+    if share := requests.get("cpu", limits.get("cpu")):  # a limit without a request is a request of the same amount
+        cpu.shares = quantities.cpu_shares(quantities.cpu_millicores(share))
     memory = spec.Memory()
     if "memory" in limits:
         memory.limit = memory.swap = quantities.memory_bytes(limits["memory"])  # no swap beyond the memory

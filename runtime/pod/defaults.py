@@ -55,9 +55,6 @@ def _container(container: Container, host_network: bool) -> None:
         port.protocol = port.protocol or "TCP"
         if host_network and not port.host_port:
             port.host_port = port.container_port
-    if resources := container.resources:
-        # A limit without a request is a request of the same amount.
-        resources.requests = {**resources.limits, **resources.requests}
 
 
 def _secret(secret: Secret) -> None:
