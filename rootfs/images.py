@@ -137,13 +137,14 @@ class ImageStore:
     def remove(self, name: str, in_use: Collection[str] = ()) -> None:
         """Take the name away, and its layers if no other name has them. Raises NotFound.
 
-        `in_use` are the digests of images that running containers are made of: Conflict if this is one of them.
+        `in_use` are the digests of images, or of layers, that containers are made of: Conflict if this has one of them.
         """
         if check_name(name) == HOST:
             raise BadInput(f"image {HOST!r} is always there", remedy="it holds no more than a few small files")
         with self._locked():
             image = self.get(name)
-            if image.digest in in_use:
+            layers = {f"sha256:{lower.name}" for lower in image.lowers}
+            if not layers.isdisjoint(in_use) or image.digest in in_use:
                 raise Conflict(f"image {name!r} is in use", remedy="remove the containers that use it first")
             os.unlink(self._file(name))
             _sync_directory(self.root / "names")

@@ -1,0 +1,161 @@
+"""Directories that containers mount as volumes: empty ones, trees of small files, paths of the host."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+from kernel.errors import BadInput, NotFound, SystemCallError
+from kernel.mounts import MNT_DETACH, MS_NODEV, MS_NOSUID, UMOUNT_NOFOLLOW, mount, umount2
+from kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+from rootfs.files import new_file
+from rootfs.removal import remove_tree
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# hostPath.type of Kubernetes.
+_TYPES: dict[str, Callable[[int], bool]] = {
+    "Directory": stat.S_ISDIR,
+    "DirectoryOrCreate": stat.S_ISDIR,
+    "File": stat.S_ISREG,
+    "FileOrCreate": stat.S_ISREG,
+    "Socket": stat.S_ISSOCK,
+    "CharDevice": stat.S_ISCHR,
+    "BlockDevice": stat.S_ISBLK,
+}
+
+
+class VolumeFile(NamedTuple):
+    """One file of a ConfigMap or Secret: `path` is relative to the volume, without ".."."""
+
+    path: str
+    data: bytes
+    mode: int = 0o644
+
+
+def make_empty(path: str | os.PathLike[str]) -> None:
+    """An empty directory for anybody to write to. What is there already stays."""
+    _make_directory(path, 0o777)
+
+
+def mount_memory(path: str | os.PathLike[str], size: int = 0) -> None:
+    """A tmpfs for anybody to write to, of at most `size` bytes; 0 leaves the kernel's half of the memory (tmpfs(5))."""
+    _make_directory(path, 0o700)
+    mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=777,size={size}" if size else "mode=777")
+
+
+def unmount_memory(path: str | os.PathLike[str]) -> None:
+    """Take the tmpfs away. It is fine if there is none."""
+    try:
+        umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
+    except SystemCallError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+
+
+def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> None:
+    """Make directory `path` hold `files`, seen by readers all at once, and nothing else.
+
+    As in Kubernetes: the files are in a directory ..N, `..data` is a link to it, and each file's first name is a link
+    through `..data`. A new state is written beside the old one and takes its place by one rename(2). Everything goes
+    by descriptor and follows no link, so what a container with write access put there leads nowhere.
+    Raises BadInput for a path that leaves the volume.
+    """
+    wanted = [(_volume_path(file.path), file) for file in files]
+    _make_directory(path, 0o755)
+    volume = os.open(path, _DIRECTORY)
+    try:
+        state = _next_state(volume)
+        os.mkdir(state, 0o755, dir_fd=volume)
+        directory = os.open(state, _DIRECTORY, dir_fd=volume)
+        try:
+            os.fchmod(directory, 0o755)
+            for parts, file in wanted:
+                _write(directory, parts, file)
+        finally:
+            os.close(directory)
+        remove_tree(volume, "..data_new")
+        os.symlink(state, "..data_new", dir_fd=volume)
+        os.rename("..data_new", "..data", src_dir_fd=volume, dst_dir_fd=volume)
+        _link(volume, {parts[0] for parts, _ in wanted}, state)
+    finally:
+        os.close(volume)
+
+
+def check_host_path(path: str, kind: str) -> None:
+    """Check that `path` is what Kubernetes' hostPath.type `kind` says; made if missing for the kinds with OrCreate.
+
+    Raises NotFound if there is nothing, BadInput if it is something else. "" takes anything that is there.
+    """
+    if kind and kind not in _TYPES:
+        raise BadInput(f"hostPath type {kind!r} is unknown", remedy=f"one of {', '.join(_TYPES)}")
+    with suppress(FileExistsError):
+        if kind == "DirectoryOrCreate":
+            os.makedirs(path, 0o755, exist_ok=True)
+        elif kind == "FileOrCreate":
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise NotFound(f"host path {path!r}: {reason}", remedy="create it, or use a type with OrCreate") from None
+    if kind and not _TYPES[kind](mode):
+        raise BadInput(f"host path {path!r} is no {kind.removesuffix('OrCreate')}")
+
+
+def _make_directory(path: str | os.PathLike[str], mode: int) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(os.fspath(path)), 0o700, exist_ok=True)
+        os.mkdir(path, 0o700)
+    os.chmod(path, mode)
+
+
+def _volume_path(path: str) -> list[str]:
+    parts = path.split("/")
+    if "" in parts or "." in parts or parts[0].startswith("..") or ".." in parts or "\0" in path:
+        raise BadInput(f"path {path!r} in a volume is not a relative path without '..'")
+    return parts
+
+
+def _next_state(volume: int) -> str:
+    taken = [int(name[2:]) for name in os.listdir(volume) if name.startswith("..") and name[2:].isdecimal()]
+    return f"..{max(taken, default=0) + 1}"
+
+
+def _write(directory: int, parts: list[str], file: VolumeFile) -> None:
+    held = os.dup(directory)
+    try:
+        for name in parts[:-1]:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=held)
+            resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+            below = openat2(held, name, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
+            os.close(held)
+            held = below
+        new_file(held, parts[-1], file.data, mode=file.mode)
+    finally:
+        os.close(held)
+
+
+def _link(volume: int, names: set[str], state: str) -> None:
+    """Links for the files of now, and none for those of before."""
+    for name in os.listdir(volume):
+        if name not in names and name not in ("..data", state):
+            remove_tree(volume, name)
+    for name in names:
+        target = f"..data/{name}"
+        try:
+            if os.readlink(name, dir_fd=volume) == target:
+                continue
+        except OSError:
+            pass
+        remove_tree(volume, name)
+        os.symlink(target, name, dir_fd=volume)
