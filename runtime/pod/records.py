@@ -136,6 +136,7 @@ class PodRecord:
     finished: bool = False
     reason: str = ""
     message: str = ""
+    warnings: list[str] = field(default_factory=list)
     conditions: dict[str, tuple[bool, str]] = field(default_factory=dict)
 
     @property

@@ -39,6 +39,9 @@ class Host(Protocol):
     def keeps_stdin_open(self, index: int) -> bool:
         """Whether the container was asked for with an open standard input."""
 
+    def warn(self, warnings: list[str]) -> None:
+        """Limits that this host could not set."""
+
     def changed(self) -> None:
         """The record has changed."""
 
@@ -97,6 +100,7 @@ class Runner:
         record.start_time = process_start_time(container.pid)
         record.cgroup = str(prepared.cgroup.path)
         record.command = prepared.config.process.args if prepared.config.process else []
+        self._host.warn(container.warnings)
         self._host.changed()
         if self._host.restart_policy != "Never":
             # In idle time, so that a replacement has nothing to wait for.

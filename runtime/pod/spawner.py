@@ -47,10 +47,11 @@ def start(settings: Settings) -> Spawner:
     return Spawner(pid, ours)
 
 
-def launch(settings: Settings, uid: str, owner: str) -> int:
+def launch(settings: Settings, uid: str, owner: str, *, remove: bool = False) -> int:
     """Fork a monitor for the pod whose directory is ready, and answer its pid. It is in a session of its own.
 
-    Its control socket listens when this returns: a connection that ends tells that it is gone.
+    Its control socket listens when this returns: a connection that ends tells that it is gone. With `remove` the
+    monitor removes the pod with its directory and logs when it is over.
     """
     listener = control.listen(settings.pod(uid))
     system = sandbox.system_cgroup(settings, cgroup_hierarchy.find())
@@ -58,7 +59,7 @@ def launch(settings: Settings, uid: str, owner: str) -> int:
     try:
         child = clone3(0, cgroup_fd=cgroup_fd)
         if child.pid == 0:
-            _in_child(lambda: _monitor(settings, uid, owner, listener))
+            _in_child(lambda: _monitor(settings, uid, owner, listener, remove))
         os.close(child.pidfd)
         return child.pid
     finally:
@@ -82,13 +83,15 @@ def _in_child(body: Callable[[], None]) -> NoReturn:
     os._exit(0)
 
 
-def _monitor(settings: Settings, uid: str, owner: str, listener: socket.socket) -> None:
+def _monitor(settings: Settings, uid: str, owner: str, listener: socket.socket, remove: bool) -> None:
     from runtime.pod import monitor
 
     os.setsid()
     credentials.set_name("rawpod-monitor")
     _leave_behind(listener.fileno(), settings.pod(uid) / "monitor.log")
     monitor.serve(settings, uid, listener, owner)
+    if remove:
+        sandbox.destroy(settings, uid)
 
 
 def _leave_behind(keep: int, log: os.PathLike[str]) -> None:
@@ -129,7 +132,6 @@ def _serve(settings: Settings, connection: socket.socket) -> None:
 def warm_up() -> None:
     """Import all that monitors use, and keep the collector from writing into pages that they share."""
     import rootfs.images
-
     import rootfs.removal  # noqa: F401
 
     gc.collect()

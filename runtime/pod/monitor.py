@@ -1,0 +1,262 @@
+"""The monitor: one process a pod, parent of the pod's containers.
+
+It sets up the sandbox, runs the containers, writes their logs, records their ends, restarts them by policy, and takes
+everything away when the pod is over. It belongs to no supervisor: it goes on when that is killed, and whoever connects
+to its control socket sees the pod's state. `rawpod run` is a monitor in the foreground.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from cgroups import hierarchy as cgroup_hierarchy
+from kernel import credentials, operation
+from kernel.errors import BadInput, Conflict, NotFound, RawpodError
+from kernel.operation import Assembly
+from kernel.process import process_start_time
+from runtime.pod import directory, sandbox
+from runtime.pod.attempt import Prepared, Show
+from runtime.pod.backoff import Backoff
+from runtime.pod.control import Server
+from runtime.pod.logs import LogDirectory
+from runtime.pod.loop import Loop, Timer
+from runtime.pod.prepare import Blueprint
+from runtime.pod.records import ContainerRecord, Json, PodRecord, Terminated
+from runtime.pod.runner import Runner
+from runtime.settings import Settings
+
+_KILL_REPORTED_AFTER = 1.0
+_RETRY_RELEASE = 5.0
+
+
+class Monitor:
+    """A pod, from the files in its directory to its end.
+
+    In the `foreground` a set-up that fails is raised instead of tried again. `show` puts the (only) container into the
+    caller's terminal. `owner` is "run" or "supervisor": whose pod it is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        uid: str,
+        listener: socket.socket,
+        *,
+        owner: str,
+        foreground: bool = False,
+        show: Callable[[Loop], Show] | None = None,
+    ) -> None:
+        self.settings, self.uid, self.owner = settings, uid, owner
+        self.loop = Loop()
+        self.show = show(self.loop) if show else None
+        self.error: Exception | None = None
+        self.hierarchy = cgroup_hierarchy.find()
+        self.blueprint = Blueprint.read(settings, uid, self.hierarchy)
+        self.restart_policy = self.blueprint.restart_policy
+        self.pod = PodRecord([ContainerRecord(name, image) for name, image in self.blueprint.containers])
+        self.runners = [
+            Runner(self, index, record, self._container_over) for index, record in enumerate(self.pod.containers)
+        ]
+        self._foreground = foreground
+        self._server = Server(self.loop, listener, self)
+        self._monitor = {"pid": os.getpid(), "startTime": process_start_time(os.getpid())}
+        self._sandbox_backoff = Backoff()
+        self._retry: Timer | None = None
+        self._dirty = False
+        self._stopping = False
+        self._on_done: list[Callable[[], None]] = []
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Set up, serve until the pod is over and released. Raises the error that ended it, in the foreground."""
+        credentials.set_child_subreaper()
+        try:
+            self._set_up()
+            self.loop.run()
+        finally:
+            self._server.close()
+            self.loop.close()
+        if self.error is not None:
+            raise self.error
+
+    def _set_up(self) -> None:
+        self._retry = None
+        try:
+            operation.run(self.blueprint.sandbox(), Assembly()).disarm()
+            self.pod.address = self.blueprint.address()
+        except (RawpodError, OSError) as error:
+            if self._foreground:
+                raise
+            self.pod.reason, self.pod.message = "CreatePodSandboxError", str(error)
+            self._retry = self.loop.call_later(max(1.0, self._sandbox_backoff.next_delay(0.0)), self._set_up)
+            self.changed()
+            return
+        self.pod.reason = self.pod.message = ""
+        self.pod.sandbox_ready = True
+        for runner in self.runners:
+            runner.start()
+        self.changed()
+
+    def _container_over(self) -> None:
+        if all(runner.done for runner in self.runners):
+            # Not from within a container's own callback.
+            self.loop.call_later(0, self._release)
+
+    def _release(self) -> None:
+        """Take the sandbox away, tell everybody, and end."""
+        try:
+            sandbox.release(self.settings, self.uid, network=self.blueprint.network == "pod")
+        except (RawpodError, OSError) as error:
+            self.pod.reason, self.pod.message = "Terminating", str(error)
+            self.changed()
+            self.loop.call_later(_RETRY_RELEASE, self._release)
+            return
+        self.pod.sandbox_ready = False
+        self.pod.finished = True
+        self._publish()
+        for done in self._on_done:
+            done()
+        self.loop.stop()
+
+    # --- what containers ask (runner.Host) ----------------------------------------------------------------------
+
+    def prepare(self, index: int, attempt: int) -> Prepared:
+        prepared, image_id = self.blueprint.prepare(index, attempt)
+        self.pod.containers[index].image_id = image_id
+        return prepared
+
+    def log_directory(self, index: int) -> LogDirectory:
+        return self.blueprint.log_directory(index)
+
+    def discard(self, index: int, attempt: int) -> None:
+        self.blueprint.discard(index, attempt)
+
+    def keeps_stdin_open(self, index: int) -> bool:
+        return self.blueprint.keeps_stdin_open(index)
+
+    def failed(self, error: Exception) -> bool:
+        if self._foreground:
+            self.error = error
+            self.stop(0.0)
+        return self._foreground
+
+    def changed(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self.loop.call_later(0, self._publish)
+
+    def _publish(self) -> None:
+        self._dirty = False
+        status = self.current_status()
+        try:
+            directory.write_status(self.blueprint.places.directory, status)
+        except OSError as error:  # no space: watchers are told all the same, the payloads run on
+            self.pod.message = f"status.json: {error.strerror}"
+        self._server.publish()
+
+    def warn(self, warnings: list[str]) -> None:
+        new = [warning for warning in warnings if warning not in self.pod.warnings]
+        self.pod.warnings += new
+        if self._foreground and new:
+            os.write(2, "".join(f"rawpod: {warning}\n" for warning in new).encode())
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first container that failed, 0 if all succeeded."""
+        codes = [record.state.exit_code for record in self.pod.containers if isinstance(record.state, Terminated)]
+        return next((code for code in codes if code), 0)
+
+    # --- what clients ask (control.Handler) ---------------------------------------------------------------------
+
+    def current_status(self) -> Json:
+        """The PodStatus, and under "rawpod" what only this program cares for."""
+        blueprint = self.blueprint
+        internal = {
+            "metadata": blueprint.metadata,
+            "owner": self.owner,
+            "network": blueprint.network,
+            "monitor": self._monitor,
+            "cgroup": str(blueprint.places.cgroup(self.hierarchy).path),
+            "warnings": self.pod.warnings,
+            "containers": {record.name: record.to_internal() for record in self.pod.containers},
+        }
+        return self.pod.to_status() | {"rawpod": internal}
+
+    def stop_requested(self, grace: float | None, done: Callable[[], None]) -> None:
+        self._on_done.append(done)
+        self.stop(self.blueprint.grace if grace is None else grace)
+
+    def signal_requested(self, container: str | None, signum: int) -> None:
+        if not 1 <= signum < signal.NSIG:
+            raise BadInput(f"signal {signum} does not exist")
+        runners = [runner for runner in self.runners if container in (None, runner.record.name)]
+        if not runners:
+            raise NotFound(f"no container {container!r}")
+        if len(runners) > 1:
+            raise Conflict("the pod has several containers", remedy="name one")
+        runners[0].signal(signum)
+
+    def stop(self, grace: float) -> None:
+        """End all containers: SIGTERM now, SIGKILL after `grace` seconds. A shorter grace period overrides."""
+        self.loop.call_later(max(0.0, grace), self._kill)
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._retry is not None:
+            self._retry.cancel()
+        if grace <= 0:
+            self._kill()
+        for runner in self.runners:
+            runner.stop()
+
+    def _kill(self) -> None:
+        for runner in self.runners:
+            if not runner.done:
+                runner.kill()
+        if not all(runner.done for runner in self.runners):
+            self.loop.call_later(_KILL_REPORTED_AFTER, self._report_unkillable)
+
+    def _report_unkillable(self) -> None:
+        """A process in uninterruptible sleep outlives SIGKILL: say so, and keep what it uses until it has ended."""
+        names = [runner.record.name for runner in self.runners if not runner.done]
+        if names:
+            self.pod.reason = "Terminating"
+            self.pod.message = f"SIGKILL was sent and has not ended {', '.join(names)}"
+            self.changed()
+
+    def reap(self) -> None:
+        """Collect children that are no container's first process: orphans where the host's pid namespace is shared."""
+        ours = {record.pid for record in self.pod.containers if record.pid}
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            if found.si_pid in ours:
+                # Its end comes by its pidfd, in this round or the next; strangers queue behind it.
+                self.loop.call_later(0, self.reap)
+                return
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED)
+
+
+def serve(settings: Settings, uid: str, listener: socket.socket, owner: str) -> None:
+    """The whole life of a monitor in a process of its own."""
+    monitor = Monitor(settings, uid, listener, owner=owner)
+    grace = monitor.blueprint.grace
+
+    def on_signal(number: int) -> None:
+        if number == signal.SIGCHLD:
+            monitor.reap()
+        else:
+            monitor.stop(grace)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    monitor.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD), on_signal)
+    monitor.run()

@@ -1,0 +1,205 @@
+"""What a pod's directory asks for, turned into the sandbox's operations and the containers' configurations."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from cgroups.controllers import Limits
+from cgroups.hierarchy import Hierarchy
+from kernel.errors import BadInput, NotFound, RawpodError
+from kernel.operation import Operation
+from rootfs.images import Image, ImageStore
+from runtime import spec
+from runtime.pod import annotations as pod_annotations
+from runtime.pod import defaults, directory, environment, sandbox, users, volumes
+from runtime.pod.attempt import Prepared
+from runtime.pod.compile import ETC_FILES, ImageView, Surroundings, compile_container, pod_hostname
+from runtime.pod.environment import Sources
+from runtime.pod.logs import LogDirectory
+from runtime.pod.objects import ConfigMap, Pod, Secret, Volume
+from runtime.pod.runner import ImageMissing
+from runtime.settings import Settings
+
+_SHM_SIZE = 64 * 1024 * 1024
+
+_OCI_NAMES = {"net": "network", "ipc": "ipc", "uts": "uts"}
+
+
+class _Values(msgspec.Struct):
+    """values.json: the objects that the pod refers to, by name."""
+
+    config_maps: dict[str, ConfigMap] = msgspec.field(name="ConfigMap", default_factory=dict)
+    secrets: dict[str, Secret] = msgspec.field(name="Secret", default_factory=dict)
+
+
+class Blueprint:
+    """A pod as it was asked for, and all that follows from it. Makes nothing but a container's own directories."""
+
+    def __init__(self, settings: Settings, pod: Pod, values: _Values, hierarchy: Hierarchy) -> None:
+        self.pod = pod
+        self.places = sandbox.Places(settings, pod.metadata.uid)
+        self.network = pod_annotations.network(pod)
+        self.hostname = pod_hostname(pod)
+        self._settings, self._hierarchy = settings, hierarchy
+        self._values = values
+        self._sources = Sources(values.config_maps, values.secrets)
+        self._images = ImageStore(settings.images)
+        self._views: dict[str, tuple[Image, ImageView]] = {}
+
+    @classmethod
+    def read(cls, settings: Settings, uid: str, hierarchy: Hierarchy) -> Blueprint:
+        """From STATE/pods/UID. Raises NotFound without pod.json, BadInput for one that cannot be read."""
+        where = settings.pod(uid)
+        try:
+            pod = msgspec.json.decode((where / directory.POD).read_bytes(), type=Pod)
+            values = _Values()
+            if (where / directory.VALUES).exists():
+                values = msgspec.json.decode((where / directory.VALUES).read_bytes(), type=_Values)
+        except FileNotFoundError:
+            raise NotFound(f"pod {uid!r} has no {directory.POD}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadInput(f"pod {uid!r}: {error}") from None
+        if pod.metadata.uid != uid:
+            raise BadInput(f"pod {uid!r} has the uid {pod.metadata.uid!r} in its {directory.POD}")
+        defaults.apply(pod)
+        return cls(settings, pod, values, hierarchy)
+
+    @property
+    def restart_policy(self) -> str:
+        return self.pod.spec.restart_policy
+
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL."""
+        return float(self.pod.spec.termination_grace_period_seconds or 0)
+
+    @property
+    def containers(self) -> list[tuple[str, str]]:
+        """Name and image of each."""
+        return [(container.name, container.image) for container in self.pod.spec.containers]
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What lists of pods show of the object."""
+        metadata: dict[str, object] = msgspec.to_builtins(self.pod.metadata)
+        return {
+            key: metadata[key] for key in ("name", "namespace", "uid", "labels", "ownerReferences") if key in metadata
+        }
+
+    def sandbox(self) -> list[Operation]:
+        """The plan of what the containers share."""
+        operations: list[Operation] = [
+            sandbox.PodCgroup(
+                self._hierarchy,
+                sandbox.rawpod_cgroup(self._settings, self._hierarchy),
+                self.places.cgroup(self._hierarchy),
+                Limits(),
+            ),
+            sandbox.Namespaces(self.places, self._namespaces(), self.hostname),
+        ]
+        if self.network == "pod":
+            operations.append(sandbox.AttachNetwork(self.places, self._ports()))
+        aliases = tuple((alias.ip, tuple(alias.hostnames)) for alias in self.pod.spec.host_aliases)
+        operations.append(sandbox.EtcFiles(self.places, self.hostname, self.network, aliases))
+        operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777))
+        operations += volumes.operations(self.pod, self._sources, self.places.memory_volumes, self._disk_volumes())
+        return operations
+
+    def _namespaces(self) -> tuple[str, ...]:
+        # With the host's network goes the host's name, as in Kubernetes.
+        return ("ipc",) if self.network == "host" else ("net", "ipc", "uts")
+
+    def _ports(self) -> tuple[tuple[str, int, int, str], ...]:
+        return tuple(
+            (port.host_ip, port.host_port, port.container_port, port.protocol)
+            for container in self.pod.spec.containers
+            for port in container.ports
+            if port.host_port
+        )
+
+    def _disk_volumes(self) -> Path:
+        return self.places.overlay / ".volumes"
+
+    def address(self) -> str:
+        """The pod's address once the sandbox is set up, from then on known as status.podIP; "" for none of its own."""
+        lease = sandbox.network_of(self._settings).lease(self.places.uid) if self.network == "pod" else None
+        address = lease.address if lease else ""
+        self._sources = Sources(self._values.config_maps, self._values.secrets, address=address)
+        return address
+
+    def prepare(self, index: int, attempt: int) -> tuple[Prepared, str]:
+        """All that attempt number `attempt` of a container needs, its directories made; and its image's digest."""
+        container = self.pod.spec.containers[index]
+        image, view = self._image(container.image)
+        upper, work = (self._layer(index, attempt) / name for name in ("upper", "work"))
+        for path in (upper, work):
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        cgroup = self.places.cgroup(self._hierarchy).child(container.name)
+        surroundings = Surroundings(
+            upper=str(upper),
+            work=str(work),
+            cgroups_path=self._hierarchy.name(cgroup.path),
+            namespaces={_OCI_NAMES[kind]: str(self.places.namespace(kind)) for kind in self._namespaces()},
+            etc={path: str(self.places.etc(path.rpartition("/")[2])) for path in ETC_FILES},
+            volumes={volume.name: str(self._volume(volume)) for volume in self.pod.spec.volumes},
+            shm=str(self._shm()),
+        )
+        env = environment.resolve(self.pod, container, self._sources)
+        config = compile_container(self.pod, container, image=view, surroundings=surroundings, env=env)
+        bundle = self.places.bundle(container.name)
+        bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prepared = Prepared(
+            id=f"{self.places.uid}.{container.name}.{attempt}",
+            config=config,
+            encoded=spec.dump(config),
+            hierarchy=self._hierarchy,
+            missing_controllers=self._settings.missing_controllers,
+            bundle=bundle,
+            cgroup=cgroup,
+        )
+        return prepared, image.digest
+
+    def _image(self, name: str) -> tuple[Image, ImageView]:
+        try:
+            image = self._images.get(name)
+        except NotFound as error:
+            raise ImageMissing(error.message, remedy=error.remedy) from None
+        known = self._views.get(name)
+        if known is None or known[0] != image:
+            lowers = image.lowers
+            view = ImageView(
+                lowers=tuple(map(str, lowers)),
+                binds=tuple((bind.source, bind.destination) for bind in image.binds),
+                **image.config._asdict(),
+                accounts=users.read_accounts(lowers),
+            )
+            known = self._views[name] = image, view
+        return known
+
+    def _layer(self, index: int, attempt: int) -> Path:
+        return self.places.overlay / self.pod.spec.containers[index].name / str(attempt)
+
+    def _volume(self, volume: Volume) -> Path:
+        return volumes.directory_of(volume, self.places.memory_volumes, self._disk_volumes())
+
+    def _shm(self) -> Path:
+        # Volumes' names never begin with a dot.
+        return self.places.memory_volumes / ".shm"
+
+    def discard(self, index: int, attempt: int) -> None:
+        """Remove an attempt's upper layer. What cannot be removed now goes with the pod."""
+        with contextlib.suppress(RawpodError, OSError):
+            sandbox.remove_tree(self._layer(index, attempt))
+
+    def log_directory(self, index: int) -> LogDirectory:
+        """LOGS/pods/NAMESPACE_NAME_UID/CONTAINER."""
+        meta = self.pod.metadata
+        container = self.pod.spec.containers[index].name
+        return LogDirectory.of(self._settings.logs, meta.namespace, meta.name, meta.uid, container)
+
+    def keeps_stdin_open(self, index: int) -> bool:
+        """Whether the container's standard input is a pipe and not /dev/null."""
+        return self.pod.spec.containers[index].stdin
