@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from kernel.errors import RawpodError
+from runtime import VERSION
 
 
 class Entry(NamedTuple):
@@ -114,7 +115,7 @@ def _option(name: str, variable: str, text: str, **attributes: Any) -> Decorator
     type=click.Choice(["refuse", "warn"]),
 )
 @_option("--internal", "INTERNAL", "Pods reach one another and the host, nothing beyond.", is_flag=True)
-@click.version_option(package_name="rawpod", message="rawpod %(version)s")
+@click.version_option(VERSION, message="rawpod %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> None:
     """Containers and pods straight from kernel primitives."""
