@@ -1,0 +1,204 @@
+"""The OCI types: what is read, what is refused as malformed, what is refused by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel.credentials import CAPABILITIES
+from kernel.errors import BadInput, NotSupported
+from runtime import spec, spec_check
+
+MINIMAL: dict[str, Any] = {
+    "ociVersion": "1.2.0",
+    "root": {"path": "rootfs"},
+    "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+    "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "uts"}]},
+}
+
+
+def config(changes: dict[str, Any] | None = None) -> spec.Config:
+    """MINIMAL, with values put at dotted paths."""
+    tree = json.loads(json.dumps(MINIMAL))
+    for path, value in (changes or {}).items():
+        *above, last = path.split(".")
+        place = tree
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return spec.load(json.dumps(tree).encode())
+
+
+def test_a_minimal_config_is_accepted_and_survives_a_round_trip() -> None:
+    assert spec.unsupported(config()) == []
+    spec.check(config())
+    assert spec.load(spec.dump(config())) == config()
+
+
+def test_unknown_properties_are_ignored_as_the_specification_says() -> None:
+    assert config({"process.fromTheFuture": {"x": 1}}) == config()
+
+
+def test_names_that_are_not_plain_camel_case_are_written_as_the_specification_spells_them() -> None:
+    block_io = spec.BlockIO(throttle_read_iops_device=[spec.ThrottleDevice(major=8, minor=0, rate=10)])
+    written = json.loads(spec.dump(spec.Config("1.2.0", linux=spec.Linux(resources=spec.Resources(block_io=block_io)))))
+    device = {"major": 8, "minor": 0, "rate": 10}
+    assert written["linux"]["resources"]["blockIO"] == {"throttleReadIOPSDevice": [device]}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("hooks", {"poststop": [{"path": "/bin/x"}]}, "hooks.poststop"),
+        ("vm", {}, "vm"),
+        ("windows", {}, "windows"),
+        ("solaris", {}, "solaris"),
+        ("zos", {}, "zos"),
+        ("process.apparmorProfile", "x", "process.apparmorProfile"),
+        ("process.selinuxLabel", "x", "process.selinuxLabel"),
+        ("process.scheduler", {"policy": "SCHED_FIFO"}, "process.scheduler"),
+        ("process.ioPriority", {"class": "IOPRIO_CLASS_RT", "priority": 1}, "process.ioPriority"),
+        ("process.execCPUAffinity", {"initial": "0"}, "process.execCPUAffinity"),
+        ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp"),
+        ("linux.mountLabel", "x", "linux.mountLabel"),
+        ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt"),
+        ("linux.personality", {"domain": "LINUX32"}, "linux.personality"),
+        ("linux.timeOffsets", {"boottime": {"secs": 1}}, "linux.timeOffsets"),
+        ("linux.uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "linux.uidMappings"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.namespaces[1] (user)"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "time"}], "linux.namespaces[1] (time)"),
+        (
+            "linux.devices",
+            [{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}],
+            "linux.devices[0] (/dev/kvm)",
+        ),
+        ("linux.resources.devices", [{"allow": False, "access": "rwm"}], "linux.resources.devices"),
+        ("linux.resources.hugepageLimits", [{"pageSize": "2MB", "limit": 1}], "linux.resources.hugepageLimits"),
+        ("linux.resources.network", {"classID": 1}, "linux.resources.network"),
+        ("linux.resources.rdma", {"mlx5": {"hcaHandles": 1}}, "linux.resources.rdma"),
+        ("linux.resources.memory", {"kernelTCP": 1}, "linux.resources.memory.kernelTCP"),
+        ("linux.resources.memory", {"disableOOMKiller": False}, "linux.resources.memory.disableOOMKiller"),
+        ("linux.resources.cpu", {"realtimeRuntime": 1}, "linux.resources.cpu.realtimeRuntime"),
+        ("linux.resources.blockIO", {"weight": 10}, "linux.resources.blockIO.weight"),
+        (
+            "mounts",
+            [{"destination": "/a", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}],
+            "mounts[0].uidMappings",
+        ),
+    ],
+)
+def test_what_is_not_executed_is_refused_by_its_json_path(path: str, value: object, named: str) -> None:
+    assert spec.unsupported(config({path: value})) == [named]
+    with pytest.raises(NotSupported, match="not supported by rawpod yet") as caught:
+        spec.check(config({path: value}))
+    assert named in str(caught.value)
+
+
+def test_the_default_devices_and_throttles_are_executed() -> None:
+    throttle = [{"major": 8, "minor": 0, "rate": 1000}]
+    changes = {
+        "linux.devices": [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}],
+        "linux.resources.blockIO": {"throttleWriteBpsDevice": throttle},
+    }
+    assert spec.unsupported(config(changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("ociVersion", "2.0.0", "ociVersion: '2.0.0'"),
+        ("root.path", "", "root.path"),
+        ("process.cwd", "tmp", "process.cwd: 'tmp'"),
+        ("process.args", [], "process.args: empty"),
+        ("process.args", ["a\0b"], "process.args[0]"),
+        ("process.env", ["=x"], "process.env[0]: not NAME=VALUE"),
+        ("process.env", ["A"], "process.env[0]: not NAME=VALUE"),
+        ("process.env", ["A=\0"], "process.env[0]: contains a NUL"),
+        ("process.user.uid", 2**32 - 1, "process.user.uid: 4294967295"),
+        ("process.user.gid", -1, "process.user.gid: -1"),
+        ("process.user.additionalGids", [2**32], "process.user.additionalGids[0]"),
+        ("process.capabilities", {"bounding": ["CAP_NONSENSE"]}, "unknown capability 'CAP_NONSENSE'"),
+        ("process.rlimits", [{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}], "process.rlimits[0]"),
+        ("process.oomScoreAdj", 1001, "process.oomScoreAdj: 1001"),
+        ("mounts", [{"destination": "tmp", "type": "tmpfs"}], "mounts[0].destination: 'tmp'"),
+        ("mounts", [{"destination": "/a/../b", "type": "tmpfs"}], "mounts[0].destination"),
+        ("mounts", [{"destination": "/", "type": "tmpfs"}], "is the root"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "'mount' is listed twice"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "net"}], "unknown namespace 'net'"),
+        ("linux.namespaces", [{"type": "pid"}], "no 'mount' namespace"),
+        ("linux.rootfsPropagation", "sideways", "unknown 'sideways'"),
+        ("linux.cgroupsPath", "/../../x", "leaves the hierarchy"),
+        ("linux.sysctl", {"../kernel.x": "1"}, "linux.sysctl"),
+        ("linux.resources.unified", {"../cgroup.procs": "1"}, "linux.resources.unified"),
+        ("linux.resources.unified", {"cgroup.procs": "1"}, "linux.resources.unified"),
+        ("hostname", "x" * 65, "hostname: longer"),
+    ],
+)
+def test_what_is_malformed_is_named(path: str, value: object, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        spec.check(config({path: value}))
+    assert said in str(caught.value)
+
+
+def test_all_malformed_parts_are_named_at_once() -> None:
+    with pytest.raises(BadInput) as caught:
+        spec.check(config({"process.cwd": "x", "process.args": [], "ociVersion": "x"}))
+    assert all(name in str(caught.value) for name in ("process.cwd", "process.args", "ociVersion"))
+
+
+def test_a_faulty_variable_is_not_shown() -> None:
+    with pytest.raises(BadInput) as caught:
+        spec.check(config({"process.env": ["hunter2"]}))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_overlay_on_the_root_takes_the_place_of_root_path() -> None:
+    tree = {key: value for key, value in MINIMAL.items() if key != "root"}
+    tree["mounts"] = [{"destination": "/", "type": "overlay", "source": "overlay", "options": ["lowerdir=/a"]}]
+    spec.check(spec.load(json.dumps(tree).encode()))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        spec.load(data)
+    except BadInput:
+        pass
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"ociVersion": 1}', b"[" * 100_000, b'{"ociVersion":"1.2.0","root":{}}']
+)
+def test_what_is_no_config_is_refused(data: bytes) -> None:
+    with pytest.raises(BadInput, match=r"config\.json"):
+        spec.load(data)
+
+
+def test_the_state_file_keeps_what_it_is_given_and_always_names_its_version() -> None:
+    state = spec.State(id="a", status=spec.Status.RUNNING, bundle="/b", pid=7, process_start_time=99)
+    assert json.loads(spec.dump_state(state))["ociVersion"] == spec.OCI_VERSION
+    assert spec.load_state(spec.dump_state(state)) == state
+
+
+@pytest.mark.parametrize(
+    ("status", "start", "kill", "delete"),
+    [("creating", 0, 0, 0), ("created", 1, 1, 0), ("running", 0, 1, 0), ("stopped", 0, 0, 1)],
+)
+def test_what_may_be_done_depends_on_the_status(status: str, start: bool, kill: bool, delete: bool) -> None:
+    found = spec.Status(status)
+    assert (found.can_start, found.can_kill, found.can_delete) == (start, kill, delete)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".", "-a", "a" * 254, "a\n", "ä"])
+def test_ids_are_names(name: str) -> None:
+    spec_check.check_id("web-1_a.b")
+    with pytest.raises(BadInput):
+        spec_check.check_id(name)
+
+
+def test_the_pure_list_of_capabilities_is_the_kernels() -> None:
+    assert set(CAPABILITIES) == spec_check.CAPABILITIES
