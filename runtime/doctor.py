@@ -19,7 +19,7 @@ from kernel.credentials import CAPABILITIES, bounding_set, capget, names
 from kernel.errors import RawpodError
 from kernel.mounts import TMPFS_MAGIC, statfs_type
 from runtime import trials
-from runtime.inventory import chains, nft_program
+from runtime.inventory import chains
 from runtime.settings import Settings
 
 MINIMUM_KERNEL = (6, 1)
@@ -136,12 +136,9 @@ def _trials(settings: Settings) -> Iterator[Check]:
     )
     yield _tried("bridge", lambda: trials.in_own_network(trials.bridge), "load the module with `modprobe bridge`")
     yield _tried("veth", lambda: trials.in_own_network(trials.veth), "load the module with `modprobe veth`")
-    if nft_program() is None:
-        yield Check("nftables", Level.FAIL, "the program nft is missing", "apt-get install nftables")
-    else:
-        yield _tried(
-            "nftables", lambda: trials.in_own_network(trials.firewall), "load the module with `modprobe nf_tables`"
-        )
+    yield _tried(
+        "nftables", lambda: trials.in_own_network(trials.firewall), "load the module with `modprobe nf_tables`"
+    )
 
 
 def _network(settings: Settings) -> Iterator[Check]:

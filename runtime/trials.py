@@ -11,9 +11,10 @@ from pathlib import Path
 from cgroups.cgroup import Cgroup
 from cgroups.hierarchy import Hierarchy
 from kernel import mounts, process
-from kernel.errors import RawpodError
+from kernel.errors import HostError
 from netns import links
 from netns.netlink import Netlink
+from runtime.inventory import nft_program
 
 _NAMESPACES = (
     process.CLONE_NEWNS
@@ -79,11 +80,20 @@ def veth() -> None:
 
 
 def firewall() -> None:
-    """Load the rules that pods get into a network namespace of its own."""
-    from netns.addresses import Subnet
-    from netns.firewall import Transaction, rules
+    """Load the rules that pods get into a network namespace of its own. Raises HostError with what nft(8) said."""
+    import subprocess
 
-    Transaction(rules("rpdoctor0", Subnet.parse("10.88.0.0/16"), [], internal=False)).wait()
+    from netns.addresses import Subnet
+    from netns.firewall import rules
+
+    program = nft_program()
+    if program is None:
+        raise HostError("the program nft is missing", remedy="apt-get install nftables")
+    text = rules("rpdoctor0", Subnet.parse("10.88.0.0/16"), [], internal=False)
+    answer = subprocess.run([program, "-f", "-"], input=text, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        said = next(iter(answer.stderr.splitlines()), f"exit status {answer.returncode}")
+        raise HostError(f"nft refused the rules of pods: {said}")
 
 
 def in_own_network(trial: Callable[[], None]) -> None:
@@ -94,7 +104,7 @@ def in_own_network(trial: Callable[[], None]) -> None:
         try:
             process.unshare(process.CLONE_NEWNET)
             trial()
-        except (RawpodError, OSError) as error:
+        except Exception as error:
             failures.append(error)
 
     thread = threading.Thread(target=run)
