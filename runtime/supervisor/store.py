@@ -53,6 +53,10 @@ class Compacted(RawpodError):
     """A watch asked for changes that are no longer, or not yet, known: list again, then watch from there."""
 
 
+class AlreadyExists(Conflict):
+    """An object of that name is there: Kubernetes tells this apart from a changed version."""
+
+
 class StoreBroken(HostError):
     """The database is damaged: nothing is written any more, and the remedy tells how to recover it."""
 
@@ -168,8 +172,8 @@ class Store:
         ]
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator["Transaction"]:
-        """Writes that happen together or, if the block raises, not at all.
+    def transaction(self, *, durable: bool = True, keep: bool = True) -> Iterator["Transaction"]:
+        """Writes that happen together or, if the block raises or `keep` is false (a dry run), not at all.
 
         Raises StoreBroken if the database is damaged, StoreFailed if the disk does not take the write.
         """
@@ -180,7 +184,7 @@ class Store:
         self._open = Transaction(self)
         try:
             yield self._open
-            changes = self._open.changes
+            changes = self._open.changes if keep else []
             if changes:
                 self._commit(changes, self._open.version, durable)
         finally:
@@ -267,10 +271,10 @@ class Transaction:
         return self._current(kind, namespace, name, None)
 
     def create(self, item: Object) -> Record:
-        """Adds an object. Raises Conflict if one of that kind and name is there."""
+        """Adds an object. Raises AlreadyExists if one of that kind and name is there."""
         kind, namespace, name = key_of(item)
         if self.find(kind, namespace, name) is not None:
-            raise Conflict(f'{kind} "{namespace}/{name}" already exists')
+            raise AlreadyExists(f'{kind} "{namespace}/{name}" already exists')
         return self._stage("ADDED", item, None)
 
     def put(self, item: Object, *, if_version: int | None = None) -> Record:

@@ -1,0 +1,136 @@
+"""A container's log over the door: what there is, and with follow what comes."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from kernel import inotify
+from kernel.errors import BadInput, NotFound, NotSupported
+from runtime.pod import logread
+from runtime.pod.logs import LogDirectory
+from runtime.settings import Settings
+from runtime.supervisor.meta import finished, terminating
+from runtime.supervisor.query import Query
+from runtime.supervisor.resources import Object
+from runtime.supervisor.store import Change, Store
+
+_BATCH = 64 * 1024
+
+
+def container_of(pod: Object, wanted: str | None) -> str:
+    """The container meant: the one named, or the only one. Raises BadInput, NotFound."""
+    names = [container["name"] for container in pod["spec"]["containers"]]
+    if wanted is None and len(names) > 1:
+        raise BadInput("the pod has several containers", remedy=f"name one: {', '.join(names)}")
+    if wanted is not None and wanted not in names:
+        raise NotFound(f'no container "{wanted}" in the pod', remedy=f"it has {', '.join(names)}")
+    return wanted or str(names[0])
+
+
+async def stream(
+    request: web.Request, store: Store, settings: Settings, pod: Object, query: Query
+) -> web.StreamResponse:
+    """Answers with the log of one container as text."""
+    if query.flag("previous"):
+        raise NotSupported(
+            "previous", remedy="the log of the latest attempt is served; earlier ones are in the log files"
+        )
+    metadata = pod["metadata"]
+    name = container_of(pod, query.text("container"))
+    path = LogDirectory.of(settings.logs, metadata["namespace"], metadata["name"], metadata["uid"], name).path
+    tail, times, follow = query.number("tailLines"), query.flag("timestamps"), query.flag("follow")
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        if follow:
+            async with _Following(store, pod, path) as following:
+                while await following.more():
+                    await _send(response, following.entries(tail), times)
+                    tail = None
+        else:
+            await _send(response, logread.read(path, tail=tail), times)
+    return response
+
+
+async def _send(response: web.StreamResponse, entries: Iterator[logread.Entry], times: bool) -> None:
+    batch = bytearray()
+    for entry in entries:
+        if times:
+            batch += entry.time.encode() + b" "
+        batch += entry.output
+        if len(batch) > _BATCH:
+            await response.write(bytes(batch))
+            batch.clear()
+    if batch:
+        await response.write(bytes(batch))
+
+
+class _Following:
+    """Turns, each with what was written since the one before, until the pod is over or gone."""
+
+    def __init__(self, store: Store, pod: Object, path: Path) -> None:
+        self._store, self._path = store, path
+        self._uid = pod["metadata"]["uid"]
+        self._over = finished(pod)
+        self._last = False
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._cursor: logread._Cursor | None = None
+        self._begun = False
+        self._notify = -1
+
+    async def __aenter__(self) -> "_Following":
+        self._notify = inotify.inotify_init1(blocking=False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._notify, self._touched)
+        self._unwatch = self._store.watch(self._changed)
+        self._look()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._unwatch()
+        self._loop.remove_reader(self._notify)
+        os.close(self._notify)
+        if self._cursor is not None:
+            self._cursor.close()
+
+    def _look(self) -> None:
+        """Watches the directory once it is there; until then a change of the pod's status is the occasion to look."""
+        if self._path.is_dir():
+            mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO | inotify.IN_DELETE_SELF
+            inotify.inotify_add_watch(self._notify, self._path, mask)
+
+    def _touched(self) -> None:
+        inotify.read_changes(self._notify)
+        self._wake.set()
+
+    def _changed(self, change: Change) -> None:
+        item = change.record.item
+        if change.kind == "Pod" and item["metadata"]["uid"] == self._uid:
+            self._over = change.type == "DELETED" or finished(item) or (self._over and terminating(item))
+            self._look()
+            self._wake.set()
+
+    async def more(self) -> bool:
+        """Waits until there may be more to read; False after the last turn."""
+        if self._last:
+            return False
+        if not self._over:
+            await self._wake.wait()
+        self._wake.clear()
+        self._last = self._over
+        return True
+
+    def entries(self, tail: int | None) -> Iterator[logread.Entry]:
+        """What was written since the last turn; at the first, the last `tail` lines or all."""
+        if not self._begun:
+            left: list[logread._Cursor] = []
+            yield from logread._read(self._path, tail, left)
+            self._begun = bool(left)
+            self._cursor = left[0] if left else None
+        if self._begun:
+            self._cursor = yield from logread._drain(self._path, self._cursor)
