@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgroups.files import mkdir, read, read_raw, refusal, rmdir, write
+from cgroups.files import NO_INTERNAL_PROCESS, mkdir, read, read_raw, refusal, rmdir, write
 from kernel.errors import BadInput, Conflict, HostError, NotFound
 
 _EVACUATION_PASSES = 100
+_THREADED = frozenset({"cpu", "cpuset", "perf_event", "pids"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,13 @@ class Cgroup:
         Raises Conflict where the cgroup has processes of its own (the no-internal-process rule: `evacuate` first) and
         ControllerMissing where the parent does not hand the controller on. One write each, so the error names the one.
         """
-        present = self.enabled()
-        for controller in sorted(set(controllers) - present):
+        wanted = set(controllers) - self.enabled()
+        # The kernel would let cpu, cpuset and pids be enabled beside processes, and make of this cgroup the root of a
+        # threaded subtree, whose children take no process. The top of the hierarchy, without a type, is exempt.
+        if wanted and (self.path / "cgroup.type").exists() and self.processes():
+            raise Conflict(f'cannot enable {", ".join(sorted(wanted))} in "{self.path}"', remedy=NO_INTERNAL_PROCESS)
+        # Those that are refused beside processes come first, for a process that arrived meanwhile.
+        for controller in sorted(wanted, key=lambda name: (name in _THREADED, name)):
             write(self.path / "cgroup.subtree_control", f"+{controller}")
 
     def add(self, pid: int) -> None:

@@ -108,13 +108,13 @@ def _kind(action: str, path: Path, value: str | None) -> str:
     return "core" if path.name.startswith("cgroup.") else "limit"
 
 
-_NO_INTERNAL_PROCESS = "a cgroup with processes of its own cannot enable controllers: evacuate them into a child first"
+NO_INTERNAL_PROCESS = "a cgroup with processes of its own cannot enable controllers: evacuate them into a child first"
 _NOT_PERMITTED = "run as root where the cgroup2 mount is writable"
 _GONE = "the cgroup was removed"
 
 # What was tried (any, if "") and what the kernel answered, to what that means.
 _REFUSALS: dict[tuple[str, int], tuple[type[RawpodError], str]] = {
-    ("enable", errnos.EBUSY): (Conflict, _NO_INTERNAL_PROCESS),
+    ("enable", errnos.EBUSY): (Conflict, NO_INTERNAL_PROCESS),
     ("enable", errnos.ENOENT): (ControllerMissing, "the parent cgroup does not hand it on, or it is not on cgroup v2"),
     ("enable", errnos.EINVAL): (ControllerMissing, "the kernel has no such controller on cgroup v2"),
     ("disable", errnos.EBUSY): (Conflict, "a child cgroup hands the controller on to its own children"),

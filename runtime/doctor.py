@@ -26,7 +26,8 @@ MINIMUM_KERNEL = (6, 1)
 MINIMUM_PYTHON = (3, 11)
 ARCHITECTURES = ("x86_64", "aarch64")
 NEEDED_CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE")
-_ENOUGH_BYTES = 256 * 1024 * 1024
+_ENOUGH_FOR_LAYERS = 256 * 2**20
+_ENOUGH_FOR_STATE = 16 * 2**20
 
 
 class Level(StrEnum):
@@ -176,17 +177,24 @@ def _limits_of_namespaces() -> Iterator[Check]:
 
 
 def _directories(settings: Settings) -> Iterator[Check]:
-    for name, directory in (("root", settings.root), ("state", settings.state), ("logs", settings.logs)):
+    for name, directory, enough in (
+        ("root", settings.root, _ENOUGH_FOR_LAYERS),
+        ("state", settings.state, _ENOUGH_FOR_STATE),
+        ("logs", settings.logs, _ENOUGH_FOR_STATE),
+    ):
         there = next(path for path in (directory, *directory.parents) if path.exists())
-        yield directory_check(f"directory {name}", directory, there)
+        yield directory_check(f"directory {name}", directory, there, enough)
     there = next(path for path in (settings.state, *settings.state.parents) if path.is_dir())
     in_memory = _file_system(there) == TMPFS_MAGIC
     remedy = "mount a tmpfs on it: what is there tells of processes, and must not outlive them over a reboot"
     yield _when(in_memory, "state in memory", str(there) if in_memory else f"{there} is no tmpfs", remedy, Level.WARN)
 
 
-def directory_check(name: str, directory: Path, there: Path) -> Check:
-    """Whether `directory` can be made and filled; `there` is the nearest of it and those above that exists."""
+def directory_check(name: str, directory: Path, there: Path, enough: int) -> Check:
+    """Whether `directory` can be made and filled; `there` is the nearest of it and those above that exists.
+
+    `enough` bytes have to be free there.
+    """
     if not there.is_dir():
         return Check(name, Level.FAIL, f"{there} is no directory", "choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -194,7 +202,7 @@ def directory_check(name: str, directory: Path, there: Path) -> Check:
     space = os.statvfs(there)
     free = space.f_bavail * space.f_frsize
     detail = f"{directory}, {free // 2**20} MiB free"
-    return _when(free >= _ENOUGH_BYTES, name, detail, "make room", Level.WARN)
+    return _when(free >= enough, name, detail, "make room", Level.WARN)
 
 
 def _file_system(directory: Path) -> int:

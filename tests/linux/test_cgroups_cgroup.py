@@ -150,6 +150,17 @@ def test_a_cgroup_with_processes_cannot_enable_controllers_until_they_are_evacua
         cgroup.add(child.pid)
 
 
+def test_a_controller_of_threads_is_refused_beside_processes_too(
+    cgroup: Cgroup, hierarchy: Hierarchy, spawn: Spawn
+) -> None:
+    # The kernel takes cpu and pids there, and the children could then hold no process.
+    spawn(cgroup)
+    for controller in hierarchy.controllers:
+        with pytest.raises(Conflict, match="evacuate"):
+            cgroup.enable([controller])
+    assert (cgroup.path / "cgroup.type").read_text() == "domain\n"
+
+
 def test_prepare_moves_the_processes_of_a_delegated_cgroup_out_of_the_way(
     cgroup: Cgroup, hierarchy: Hierarchy, spawn: Spawn
 ) -> None:

