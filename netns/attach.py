@@ -40,7 +40,8 @@ class Attachment(NamedTuple):
 class Network:
     """One bridge with its pods. Making the object does nothing yet; several processes may each have one.
 
-    The methods are for a caller in the host's network namespace, whichever thread it is; they open no thread.
+    The methods are for a caller in the host's network namespace; they open no thread, and a second thread needs an
+    object of its own.
     """
 
     def __init__(self, bridge: str, subnet: str, state: Path, internal: bool = False) -> None:
@@ -71,7 +72,7 @@ class Network:
         """Take the pod off the bridge: hostPorts, link, lease; with the last lease go bridge and rules.
 
         Nothing needs to be there. Deleting the link takes the kernel 20 ms; with `namespace_gone`, which says that
-        the caller let go of the pod's namespace for good, the kernel is at it already and is waited for instead.
+        the caller let go of the pod's namespace for good, the kernel is at it already and is waited for first.
         """
         check_uid(uid)
         if self._ports.has(uid):

@@ -5,7 +5,6 @@ Several messages go to the kernel in one send: it works through them in order, a
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -146,15 +145,9 @@ class Netlink:
             raise failures[0]
         return replies
 
-    def notices(self, number: int) -> list[bytes]:
-        """The bodies of the notifications of one kind in the next datagram; none where some were lost."""
-        try:
-            data = self.socket.recv(_RECEIVE)
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            return []
-        return [body for kind, _, _, body in _messages(data) if kind == number]
+    def notices(self) -> list[tuple[int, bytes]]:
+        """The next datagram's notifications: number and body. Raises OSError with ENOBUFS where some were lost."""
+        return [(kind, body) for kind, _, _, body in _messages(self.socket.recv(_RECEIVE))]
 
 
 def _packed(message: Message, sequence: int) -> bytes:

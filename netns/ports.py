@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kernel.errors import BadInput, Conflict, HostError, NotSupported
+from kernel.errors import BadInput, Conflict, HostError, NotSupported, RawpodError
 from netns.addresses import ip_number
 
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}
@@ -52,13 +52,12 @@ class PortBook:
         self._directory = directory
 
     def of(self, uid: str) -> list[HostPort]:
-        """The pod's hostPorts; none where the file is gone or damaged."""
+        """The pod's hostPorts, without what a damaged file does not tell."""
         try:
-            text = (self._directory / uid).read_text()
-        except (FileNotFoundError, ValueError):
+            text = (self._directory / uid).read_text(errors="replace")
+        except FileNotFoundError:
             return []
-        lines = [line.split() for line in text.splitlines()]
-        return [HostPort(line[0], int(line[1]), int(line[2]), line[3]) for line in lines if len(line) == 4]
+        return [port for port in map(_read, text.splitlines()) if port is not None]
 
     def has(self, uid: str) -> bool:
         """Whether anything is recorded of the pod, damaged or half written too."""
@@ -112,6 +111,14 @@ def check_unused(port: HostPort) -> None:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise HostError(f"hostIP '{port.host_ip}' is not an address of this host") from None
             raise
+
+
+def _read(line: str) -> HostPort | None:
+    try:
+        host_ip, host_port, container_port, protocol = line.split()
+        return checked(HostPort(host_ip, int(host_port), int(container_port), protocol))
+    except (ValueError, RawpodError):
+        return None
 
 
 def _collide(one: HostPort, other: HostPort) -> bool:

@@ -21,6 +21,8 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5,
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS = 1, 2, 3
 _ELEMENT_KEY, _ELEMENT_DATA, _DATA_VALUE = 1, 2, 1
+# Of a table, chain, rule, set or element.
+DELETIONS = frozenset(_SUBSYSTEM | number for number in (2, 5, 8, 11, 14))
 _HEADER = struct.Struct("!BBH")
 
 Element = tuple[bytes, bytes]

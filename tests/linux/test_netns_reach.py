@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from kernel.errors import Conflict, HostError, NotSupported
 from netns.namespace import entered
 from netns.pod import read_sysctl, write_sysctl
 from netns.ports import HostPort
+from netns.watch import Watch
 from tests.netns_lab import HOST_ADDRESS, OUTSIDE_ADDRESS, Lab, Namespace, ask, internal, lab, outside, run
 
 __all__ = ["internal", "lab", "outside"]
@@ -213,3 +215,16 @@ def test_a_flushed_ruleset_is_no_obstacle(lab: Lab) -> None:
     run("nft", "flush", "ruleset")
     lab.network.publish("two", [HostPort("", 8080, 80)])
     assert "chain guard" in run("nft", "list", "table", "inet", f"rawpod_{lab.bridge}")
+
+
+def test_what_is_taken_away_is_noticed(lab: Lab) -> None:
+    _, attachment = lab.pod("one")
+    with Watch() as watch:
+        assert not watch.lost()
+        lab.pod("two")
+        watch.lost()
+        for damage in (["nft", "flush", "ruleset"], ["ip", "link", "delete", attachment.link]):
+            run(*damage)
+            assert select.select(watch.descriptors, [], [], 5)[0]
+            assert watch.lost(), damage
+            assert not watch.lost()
