@@ -13,6 +13,7 @@ from netns.namespace import entered
 from netns.pod import read_sysctl, write_sysctl
 from netns.ports import HostPort
 from netns.watch import Watch
+from tests.conftest import IN_TEST_MACHINE
 from tests.netns_lab import HOST_ADDRESS, OUTSIDE_ADDRESS, Lab, Namespace, ask, internal, lab, outside, run
 
 __all__ = ["internal", "lab", "outside"]
@@ -25,6 +26,8 @@ _BRIDGED = "net/bridge/bridge-nf-call-iptables"
 @pytest.fixture(params=[True, False], ids=["bridge-nf", "plain"])
 def bridged(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hosts where bridged packets go through the rules as well (as Docker wants it), and hosts where they do not."""
+    if IN_TEST_MACHINE:
+        run("modprobe", "br_netfilter")  # not elsewhere: it would send the machine's own bridges through its rules
     if not write_sysctl(_BRIDGED, "1" if request.param else "0") and request.param:
         pytest.skip("needs br_netfilter")
     yield
