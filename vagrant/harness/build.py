@@ -51,8 +51,11 @@ def _build(recipe: Recipe, directory: Path) -> None:
     say(f"built {recipe.key} in {time.monotonic() - started:.0f} s")
 
 
-def debootstrap(recipe: Recipe, root: Path, *, log: Path) -> None:
-    """Unpacks and configures the recipe's packages in `root`, then runs its provision script on it."""
+def debootstrap(recipe: Recipe, root: Path, *, log: Path, initramfs: bool = False) -> None:
+    """Unpacks and configures the recipe's packages in `root`, then runs its provision script on it.
+
+    Debian's own initramfs is made only if asked for; the harness boots with one of its own.
+    """
     command = ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64"]
     command += [f"--include={','.join(recipe.packages)}"]
     command += ["--aptopt=Acquire::Retries 3", "--dpkgopt=path-exclude=/usr/share/man/*"]
@@ -63,8 +66,8 @@ def debootstrap(recipe: Recipe, root: Path, *, log: Path) -> None:
     command += [f'--customize-hook={PROVISION / recipe.name} "$1" {requirements} {CA_BUNDLE}']
     command += [recipe.release, str(root), *recipe.sources()]
     with log.open("wb") as output:
-        # INITRD=No: the initramfs is ours, so the kernel package need not make one (the box's provision script makes it).
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, "INITRD": "No"})
+        environment = {**os.environ, "INITRD": "Yes" if initramfs else "No"}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
     if done.returncode != 0:
         tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-30:])
         raise HarnessError(f"mmdebstrap failed with status {done.returncode}; the end of its output:\n{tail}")
@@ -73,7 +76,7 @@ def debootstrap(recipe: Recipe, root: Path, *, log: Path) -> None:
 def make_ext4(root: Path, disk: Path, size: str, *, options: tuple[str, ...] = ("-O", "^has_journal")) -> None:
     """Makes a sparse ext4 file system from a directory. Without a journal by default: the disk never outlives one boot."""
     subprocess.run(
-        ["mke2fs", "-q", "-t", "ext4", *options, "-m", "0", "-E", "root_owner=0:0", "-L", "rawpod", "-d", root, disk, size],
+        ["mke2fs", "-q", "-t", "ext4", *options, "-m", "0", "-L", "rawpod", "-d", root, disk, size],
         check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"},

@@ -21,7 +21,7 @@ STANDARD_PACKAGES = (
 )
 MINIMAL_PACKAGES = ("git", "make", "ca-certificates")
 BOX_PACKAGES = (
-    *("openssh-server", "sudo", "rsync", "udev", "iproute2", "systemd-resolved", "libnss-resolve"),
+    *("openssh-server", "sudo", "rsync", "udev", "iproute2", "systemd-resolved", "zstd"),
     *("systemd-sysv", "dbus", "git", "make", "ca-certificates", "grub-pc-bin", "grub2-common", "initramfs-tools"),
 )
 
