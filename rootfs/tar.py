@@ -37,7 +37,9 @@ _ID_MAX = (1 << 32) - 2  # 2^32 - 1 means "leave as it is" to chown(2)
 class Source(Protocol):
     """Where the archive comes from."""
 
-    offset: int
+    @property
+    def offset(self) -> int:
+        """Bytes read so far."""
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; TarError at the end."""

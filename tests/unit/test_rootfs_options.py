@@ -1,0 +1,144 @@
+"""OCI mount options and mounts."""
+
+import pytest
+
+from kernel.errors import BadInput, NotSupported
+from kernel.mounts import (
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SLAVE,
+)
+from rootfs import mounts, options
+from rootfs.mounts import from_oci
+
+# All names of config.md of runtime-spec 1.2, "Linux mount options", that are no flags of a bind or a remount.
+ATTRIBUTES = (
+    *("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "nosymfollow", "symfollow", "diratime"),
+    *("atime", "noatime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime"),
+)
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_every_attribute_has_a_recursive_form(name: str) -> None:
+    alone, recursive = options.parse([name]), options.parse(["r" + name])
+    assert (alone.set, alone.clear) == (recursive.tree_set, recursive.tree_clear)
+    assert alone.set or alone.clear
+    assert not alone.data
+    assert not recursive.data
+
+
+@pytest.mark.parametrize("name", ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion"])
+def test_superblock_flags_go_to_the_filesystem(name: str) -> None:
+    assert options.parse([name]).superblock == (name,)
+
+
+@pytest.mark.parametrize("name", ["defaults", "silent", "loud"])
+def test_names_that_say_what_is_so_anyway(name: str) -> None:
+    assert options.parse([name]) == options.MountOptions()
+
+
+def test_the_last_of_two_that_contradict_wins() -> None:
+    assert options.parse(["ro", "rw"]).set == 0
+    assert options.parse(["ro", "rw"]).clear == MOUNT_ATTR_RDONLY
+    assert options.parse(["rw", "ro"])[3:5] == (MOUNT_ATTR_RDONLY, 0)
+
+
+def test_access_times_are_one_field() -> None:
+    parsed = options.parse(["noatime", "strictatime"])
+    assert (parsed.set, parsed.clear) == (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME)
+    assert options.parse(["noatime", "relatime"]).set == 0
+    assert options.parse(["noatime"]).set == MOUNT_ATTR_NOATIME
+
+
+def test_propagation() -> None:
+    assert options.parse(["rslave"]).propagation == MS_SLAVE | MS_REC
+    assert options.parse(["private"]).propagation == MS_PRIVATE
+
+
+def test_what_is_not_known_belongs_to_the_filesystem() -> None:
+    assert options.parse(["size=64k", "nosuid", "mode=755"]).data == ("size=64k", "mode=755")
+
+
+@pytest.mark.parametrize("name", ["idmap", "ridmap", "idmap=uids=0-1-1"])
+def test_id_mapped_mounts_are_refused_by_name(name: str) -> None:
+    with pytest.raises(NotSupported, match=name):
+        options.parse([name])
+
+
+def test_a_bind_is_private_unless_it_says_otherwise() -> None:
+    bind = from_oci("/data", None, "/srv", ["rbind", "ro"])
+    assert bind == mounts.Bind("/srv", "/data", True, set=MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE | MS_REC)
+    slave = from_oci("/data", "bind", "/srv", ["bind", "rslave"])
+    assert isinstance(slave, mounts.Bind)
+    assert slave.propagation == MS_SLAVE | MS_REC
+    assert not slave.recursive
+
+
+def test_proc_and_its_kind_have_operations_of_their_own() -> None:
+    quiet = ["nosuid", "noexec", "nodev"]
+    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV
+    assert from_oci("/proc", "proc", "proc", quiet) == mounts.Proc("/proc", attributes, source="proc")
+    assert isinstance(from_oci("/sys", "sysfs", None), mounts.Sysfs)
+    assert isinstance(from_oci("/dev/mqueue", "mqueue", None), mounts.Mqueue)
+    pts = from_oci("/dev/pts", "devpts", "devpts", ["newinstance", "gid=5"])
+    assert isinstance(pts, mounts.Devpts)
+    assert pts.data == ("newinstance", "gid=5")
+    assert isinstance(from_oci("/x", "ramfs", None), mounts.OtherFilesystem)
+
+
+def test_a_tmpfs_on_dev_is_dev() -> None:
+    made = from_oci("/dev/", "tmpfs", "tmpfs", ["nosuid"], devices=mounts.DEFAULT_DEVICES[:1])
+    assert isinstance(made, mounts.Dev)
+    assert made.devices == mounts.DEFAULT_DEVICES[:1]
+    assert made.data == ("mode=755", "size=65536k")
+
+
+def test_the_cgroup_view_is_read_only_asked_for_or_not() -> None:
+    """The hole is a writable cgroup mount (CVE-2023-25809). Checked by leaving out the replace() in _view()."""
+    view = from_oci("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid"])
+    assert isinstance(view, mounts.CgroupView)
+    assert view.attributes & MOUNT_ATTR_RDONLY
+    with pytest.raises(NotSupported, match="'rw'"):
+        from_oci("/sys/fs/cgroup", "cgroup2", "cgroup", ["rw"])
+    with pytest.raises(NotSupported, match="'nsdelegate'"):
+        from_oci("/sys/fs/cgroup", "cgroup2", "cgroup", ["ro", "nsdelegate"])
+
+
+@pytest.mark.parametrize("destination", ["data", "", "/a/../b", "/..", "/a\0b", "/", "//", "/./"])
+def test_destinations_that_are_no_place_in_the_root(destination: str) -> None:
+    with pytest.raises(BadInput):
+        from_oci(destination, "tmpfs", None)
+
+
+def test_options_without_meaning_are_refused_not_dropped() -> None:
+    with pytest.raises(NotSupported, match="'size=1k'"):
+        from_oci("/a", "bind", "/b", ["rbind", "size=1k"])
+    with pytest.raises(NotSupported, match="'sync'"):
+        from_oci("/a", "bind", "/b", ["rbind", "sync"])
+    with pytest.raises(NotSupported, match="'tmpcopyup'"):
+        from_oci("/a", "ramfs", None, ["tmpcopyup"])
+    with pytest.raises(NotSupported, match="'size=1k'"):
+        from_oci("/a", None, None, ["remount", "size=1k"])
+    with pytest.raises(BadInput, match="without a source"):
+        from_oci("/a", "bind", None)
+    with pytest.raises(BadInput, match="no type"):
+        from_oci("/a", None, None)
+
+
+def test_remount_changes_flags_only() -> None:
+    assert from_oci("/a", None, None, ["remount", "ro"]) == mounts.Remount("/a", set=MOUNT_ATTR_RDONLY)
+
+
+def test_descriptions_are_in_the_kernels_words() -> None:
+    assert from_oci("/data", None, "/srv", ["rbind", "ro"]).describe() == "bind /srv -> /data [rbind,ro]"
+    assert from_oci("/t", "tmpfs", None, ["nosuid", "size=1m"]).describe() == "mount tmpfs -> /t [nosuid,size=1m]"
+    assert from_oci("/b", None, "/a", ["bind", "rro"]).describe() == "bind /a -> /b [bind,rro]"
+    assert options.names(MOUNT_ATTR_NOSYMFOLLOW | MOUNT_ATTR_STRICTATIME) == ["nosymfollow", "strictatime"]
