@@ -1,7 +1,8 @@
 """The monitor's control socket: one JSON object a packet over SOCK_SEQPACKET (unix(7)).
 
-To the monitor: {"do": "watch"}; {"do": "stop", "grace": seconds or null}; {"do": "signal", "container": name, "signal": n}.
-From it: {"status": {…}} to watchers, at once and after every change; {"done": true} or {"error": "…"} to the others.
+To the monitor: {"do": "watch"}, {"do": "stop", "grace": seconds or null},
+{"do": "signal", "container": name, "signal": number}. From it: {"status": {…}} to watchers, at once and after every
+change; {"done": true} or {"error": "…"} to the others.
 The end of the connection means that the monitor is gone.
 """
 
@@ -64,14 +65,21 @@ class Server:
     def __init__(self, loop: Loop, listener: socket.socket, handler: Handler) -> None:
         self._loop, self._listener, self._handler = loop, listener, handler
         self._clients: dict[int, _Client] = {}
-        loop.add(listener.fileno(), self._accept)
+        loop.add(listener.fileno(), self._acceptable)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+    def _acceptable(self) -> None:
+        self._accept()
+
+    def _accept(self) -> bool:
+        try:
             connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            self._clients[connection.fileno()] = _Client(connection)
-            self._loop.add(connection.fileno(), lambda: self._serve(connection.fileno()))
+        except (BlockingIOError, ConnectionError):
+            return False
+        connection.setblocking(False)
+        fd = connection.fileno()
+        self._clients[fd] = _Client(connection)
+        self._loop.add(fd, lambda: self._serve(fd))
+        return True
 
     def _serve(self, fd: int) -> None:
         client = self._clients[fd]
@@ -125,7 +133,11 @@ class Server:
         self._clients.pop(fd).connection.close()
 
     def close(self) -> None:
-        """Close all connections: for the clients, the end of the monitor."""
+        """Close all connections: for the clients, the end of the monitor. Who has asked something gets an answer."""
+        while self._accept():
+            pass
+        for fd in list(self._clients):
+            self._serve(fd)
         self._loop.remove(self._listener.fileno())
         self._listener.close()
         for fd in list(self._clients):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,14 +65,19 @@ def tail_offset(fd: int, lines: int) -> tuple[int, int]:
 class _Cursor:
     """Reads one file from a position on, whole lines at a time."""
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        os.lseek(self.fd, offset, os.SEEK_SET)
         self._rest = b""
 
     @property
     def inode(self) -> int:
         return os.fstat(self.fd).st_ino
+
+    def go_back(self, lines: int) -> int:
+        """Begin with the last `lines` lines; how many there are."""
+        offset, count = tail_offset(self.fd, lines) if lines > 0 else (os.fstat(self.fd).st_size, 0)
+        os.lseek(self.fd, offset, os.SEEK_SET)
+        return count
 
     def entries(self) -> Iterator[Entry]:
         """Everything up to the present end."""
@@ -87,40 +92,14 @@ class _Cursor:
 
 def read(directory: Path, *, tail: int | None = None) -> Iterator[Entry]:
     """The entries of the latest attempt, all of them or the last `tail` lines."""
-    last: list[_Cursor] = []
-    yield from _read(directory, tail, last)
-    for cursor in last:
-        cursor.close()
+    with contextlib.closing(_Reader(directory)) as reader:
+        yield from reader.begin(tail)
 
 
 def _latest_attempt(directory: Path) -> list[Path]:
     paths = files(directory)
     attempt = paths[-1].name.partition(".")[0] if paths else ""
     return [path for path in paths if path.name.partition(".")[0] == attempt]
-
-
-def _read(directory: Path, tail: int | None, last: list[_Cursor]) -> Iterator[Entry]:
-    """As `read`; the cursor of the youngest file goes to `last`, still open, for the caller to go on or to close."""
-    cursors: list[_Cursor] = []
-    wanted = tail
-    for path in reversed(_latest_attempt(directory)):
-        if cursors and wanted is not None and wanted <= 0:
-            break
-        try:
-            cursor = _Cursor(path)
-        except FileNotFoundError:
-            continue  # rotated away meanwhile
-        if wanted is not None:
-            offset, count = tail_offset(cursor.fd, wanted) if wanted > 0 else (os.fstat(cursor.fd).st_size, 0)
-            os.lseek(cursor.fd, offset, os.SEEK_SET)
-            wanted -= count
-        cursors.append(cursor)
-    for cursor in reversed(cursors):
-        yield from cursor.entries()
-        if cursor is cursors[0]:
-            last.append(cursor)
-        else:
-            cursor.close()
 
 
 def follow(
@@ -134,42 +113,71 @@ def follow(
     from kernel import inotify
 
     notify = inotify.inotify_init1()
+    reader = _Reader(directory)
     try:
         mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
         inotify.inotify_add_watch(notify, directory, mask)
         if watched is not None and watched.is_dir():
             inotify.inotify_add_watch(notify, watched, inotify.IN_MOVED_TO | inotify.IN_DELETE | inotify.IN_DELETE_SELF)
-        last: list[_Cursor] = []
-        yield from _read(directory, tail, last)
-        cursor = last[0] if last else None
+        yield from reader.begin(tail)
         while True:
             over = ended()
-            cursor = yield from _drain(directory, cursor)
+            yield from reader.drain()
             if over:
-                break
+                return
             inotify.read_changes(notify)
-        if cursor is not None:
-            cursor.close()
     finally:
+        reader.close()
         os.close(notify)
 
 
-def _drain(directory: Path, cursor: _Cursor | None) -> Generator[Entry, None, _Cursor | None]:
-    """Deliver everything there is now, going on to younger files; answers the cursor of the youngest."""
-    while True:
-        # Looked up before reading: a file that has a younger one by now receives nothing after the read below.
-        younger = _younger(directory, cursor)
-        if cursor is not None:
-            yield from cursor.entries()
-        if younger is None:
-            return cursor
+class _Reader:
+    """Goes through a container's files from older to younger; `_cursor` is in the youngest one reached."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._cursor: _Cursor | None = None
+
+    def begin(self, tail: int | None) -> Iterator[Entry]:
+        """The latest attempt up to its present end, or the last `tail` lines of it."""
+        cursors: list[_Cursor] = []
         try:
-            following = _Cursor(younger)
-        except FileNotFoundError:
-            continue  # rotated again meanwhile: look once more
-        if cursor is not None:
-            cursor.close()
-        cursor = following
+            wanted = tail
+            for path in reversed(_latest_attempt(self._directory)):
+                if cursors and wanted is not None and wanted <= 0:
+                    break
+                with contextlib.suppress(FileNotFoundError):  # rotated away meanwhile
+                    cursors.append(_Cursor(path))
+                    if wanted is not None:
+                        wanted -= cursors[-1].go_back(wanted)
+            while cursors:
+                self._go_on(cursors.pop())
+                assert self._cursor is not None
+                yield from self._cursor.entries()
+        finally:
+            for cursor in cursors:
+                cursor.close()
+
+    def drain(self) -> Iterator[Entry]:
+        """Everything there is now, in younger files, too."""
+        while True:
+            # Looked up before reading: a file that has a younger one by now receives nothing after the read below.
+            younger = _younger(self._directory, self._cursor)
+            if self._cursor is not None:
+                yield from self._cursor.entries()
+            if younger is None:
+                return
+            with contextlib.suppress(FileNotFoundError):  # rotated again meanwhile: look once more
+                self._go_on(_Cursor(younger))
+
+    def _go_on(self, cursor: _Cursor) -> None:
+        self.close()
+        self._cursor = cursor
+
+    def close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
 
 
 def _younger(directory: Path, cursor: _Cursor | None) -> Path | None:
