@@ -153,7 +153,7 @@ def _read_in(root: int, name: str) -> bytes | None:
     except SystemCallError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
-        raise
+        raise ContainerError(f"/{name} of the image cannot be read: {error.strerror}") from error
     try:
         found = os.fstat(place)
         if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:  # overlayfs' whiteout

@@ -20,7 +20,8 @@ from runtime.pod.shape import Ambiguous, DecimalNumber
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
-MAX_SIZE = 300_000
+_DOCUMENT_SIZE = 5  # a document takes about as long to begin and end as five values to read
+MAX_SIZE = 200_000
 """The largest number of values in a file, where 64 characters of text count as one more and aliases are expanded."""
 
 _PLAIN: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
@@ -37,14 +38,17 @@ _FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\
 _JSON_ESCAPE = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
 
 
-@dataclass
+_NOTHING: dict[str | int, Any] = {}  # shared by all scalars, never written to
+
+
+@dataclass(slots=True)
 class Node:
     """A value and its place; `lines` and `children` of a container go by key or index."""
 
     value: Any
     line: int
-    children: dict[str | int, Node] = field(default_factory=dict)
-    key_lines: dict[str | int, int] = field(default_factory=dict)
+    children: dict[str | int, Node] = field(default_factory=lambda: _NOTHING)
+    key_lines: dict[str | int, int] = field(default_factory=lambda: _NOTHING)
     size: int = 1
     depth: int = 1
 
@@ -181,7 +185,7 @@ class _Builder:
         if event.anchor:
             self.anchors[event.anchor] = None
         is_mapping = isinstance(event, yaml.MappingStartEvent)
-        self.stack.append((Node({} if is_mapping else [], line), event.anchor))
+        self.stack.append((Node({} if is_mapping else [], line, {}, {}), event.anchor))
         self.keys.append(None)
 
     def _close(self) -> None:
@@ -194,7 +198,7 @@ class _Builder:
         if anchor:
             self.anchors[anchor] = node
         if not self.stack:
-            self.total += node.size
+            self.total += node.size + _DOCUMENT_SIZE
             self._check_size(self.total, line)
             if node.value is not None:
                 self.documents.append(node)
