@@ -17,8 +17,8 @@ from pathlib import Path
 
 from kernel.errors import BadInput, ContainerError, SystemCallError
 from runtime.pod.faults import shown
+from runtime.spec_check import MAX_ID
 
-MAX_ID = 2**32 - 2  # 2^32 - 1 is (uid_t) -1, which setuid(2) reads as "leave unchanged"
 MAX_ACCOUNTS_BYTES = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?\Z")
 _NUMBER = re.compile(r"[0-9]+\Z")

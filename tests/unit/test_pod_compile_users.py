@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput
-from runtime.pod.users import MAX_ID, Accounts, parse, resolve
+from runtime.pod.users import Accounts, parse, resolve
+from runtime.spec_check import MAX_ID
 
 ACCOUNTS = Accounts(
     passwd=b"root:x:0:0::/root:/bin/sh\n1000:x:0:0:digits:/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\n",
@@ -43,6 +44,7 @@ def test_what_is_neither_is_refused(text: str) -> None:
         parse(text)
 
 
+@settings(deadline=None)
 @given(st.integers())
 def test_a_number_is_that_uid_or_refused(number: int) -> None:
     """`-u 1` once became uid 0 in a runtime (CVE-2026-30892), 2^32 in others (CVE-2024-40635)."""
@@ -53,6 +55,7 @@ def test_a_number_is_that_uid_or_refused(number: int) -> None:
             resolve(str(number), ACCOUNTS)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_a_user_or_bad_input(text: str) -> None:
     try:
@@ -111,6 +114,7 @@ def test_nobody_at_all_is_root() -> None:
     assert resolve("", Accounts()).uid == 0
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_any_accounts_are_read_or_refused(passwd: bytes, group: bytes) -> None:
     for text in ("root", "0", "app:app"):

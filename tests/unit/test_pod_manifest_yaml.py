@@ -187,6 +187,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=8).filter(lambda key: key != "<<"), JSON, min_size=1, max_size=4))
 def test_json_is_read_as_json(tree: dict[str, Any]) -> None:
     try:
@@ -210,7 +211,7 @@ def only_bad_input(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_manifest_or_bad_input(data: bytes) -> None:
     only_bad_input(data)
 
@@ -256,7 +257,7 @@ LINES = st.tuples(st.integers(0, 4), st.sampled_from(["", "- "]), FIELDS, SCALAR
 
 
 @given(st.lists(LINES, max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_anything_like_a_manifest_is_one_or_bad_input(lines: list[tuple[int, str, str, str]]) -> None:
     body = "".join(f"{'  ' * depth}{dash}{field}: {scalar}\n" for depth, dash, field, scalar in lines)
     only_bad_input(body.encode())
@@ -282,7 +283,7 @@ TREES = st.recursive(
 
 
 @given(KINDS, st.dictionaries(NAMES, TREES, max_size=4))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_tree_is_judged_without_an_exception(kind: tuple[str, str], tree: dict[str, Any]) -> None:
     from runtime.pod.validate import decode
 

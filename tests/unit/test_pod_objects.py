@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput
@@ -56,6 +56,7 @@ def test_absurd_amounts_of_memory_are_refused(text: str) -> None:
         quantities.memory_bytes(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_a_quantity_or_bad_input(text: str) -> None:
     for read in (quantities.parse, quantities.cpu_millicores, quantities.memory_bytes):
@@ -65,11 +66,13 @@ def test_any_text_is_a_quantity_or_bad_input(text: str) -> None:
             assert "\n" not in str(error)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2**62))
 def test_sizes_are_shown_as_they_are_read(size: int) -> None:
     assert quantities.memory_bytes(quantities.show_bytes(size)) == size
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000_000))
 def test_quota_never_falls_below_the_kernels_minimum(millicores: int) -> None:
     assert quantities.cpu_quota_us(millicores) >= 1000

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.credentials import CAPABILITIES
@@ -162,6 +162,7 @@ def test_an_overlay_on_the_root_takes_the_place_of_root_path() -> None:
     spec.check(spec.load(json.dumps(tree).encode()))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:
