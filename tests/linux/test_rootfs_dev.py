@@ -1,0 +1,99 @@
+"""The container's /dev and its console."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel.operation import Assembly
+from rootfs.mounts import (
+    Console,
+    Dev,
+    Device,
+    PivotRoot,
+    Proc,
+    from_oci,
+)
+from tests.rootfs_lab import ChildError, assembled
+
+pytest_plugins = ["tests.rootfs_fixtures"]
+
+PTS = from_oci("/dev/pts", "devpts", "devpts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"])
+
+
+DEVICES = (
+    Device("/dev/null", "c", 1, 3),
+    Device("/dev/net/tun", "c", 10, 200, 0o600, 1, 2),
+    Device("/dev/pipe", "p", 0, 0),
+)
+
+
+def test_dev_holds_the_devices_and_links(root: Path) -> None:
+    def look(_: Assembly) -> list[Any]:
+        tun = os.stat("/dev/net/tun")
+        names = sorted(os.listdir("/dev"))
+        return [names, tun.st_rdev, tun.st_mode & 0o7777, tun.st_uid, tun.st_gid, os.readlink("/dev/ptmx")]
+
+    names = ["fd", "net", "null", "pipe", "ptmx", "stderr", "stdin", "stdout"]
+    assert assembled(root, [Dev(devices=DEVICES), PivotRoot()], look) == [
+        names,
+        os.makedev(10, 200),
+        0o600,
+        1,
+        2,
+        "pts/ptmx",
+    ]
+
+
+def test_devices_are_bound_where_they_cannot_be_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "mknod", forbidden)
+
+    def look(_: Assembly) -> list[Any]:
+        with open("/dev/zero", "rb") as zero, open("/dev/null", "wb") as null:
+            null.write(b"x")
+            return [len(zero.read(10)), os.fstat(null.fileno()).st_rdev]
+
+    assert assembled(root, [Dev(), PivotRoot()], look) == [10, os.makedev(1, 3)]
+    with pytest.raises(ChildError, match=r"1:4"):
+        assembled(root, [Dev(devices=(Device("/dev/null", "c", 1, 4),))])
+
+
+@pytest.mark.parametrize("path", ["/etc/null", "/dev/../etc/null", "null", "/dev", "/dev/"])
+def test_devices_outside_of_dev_are_refused(root: Path, path: str) -> None:
+    with pytest.raises(ChildError) as caught:
+        assembled(root, [Dev(devices=(Device(path, "c", 1, 3),))])
+    assert caught.value.kind == "NotSupported"
+
+
+def test_the_console_is_the_terminal_that_was_made(root: Path) -> None:
+    """CVE-2025-52565. The image's own /dev/console and /dev/pts/ptmx are under the fresh mounts."""
+    (root / "dev/pts").mkdir(parents=True)
+    (root / "dev/console").symlink_to("/etc/passwd")
+    (root / "dev/pts/ptmx").write_text("")
+
+    def look(assembly: Assembly) -> list[Any]:
+        os.write(assembly.fds["terminal"], b"to the master")
+        with open("/dev/console", "rb", buffering=0) as console:
+            os.write(assembly.fds["console"], b"to the payload\n")
+            read = console.read(100).decode()
+            return [
+                os.read(assembly.fds["console"], 13).decode(),
+                read,
+                os.fstat(console.fileno()).st_rdev == os.fstat(assembly.fds["terminal"]).st_rdev,
+                os.get_terminal_size(assembly.fds["terminal"]),
+            ]
+
+    seen = assembled(root, [Proc("/proc"), Dev(), PTS, Console(100, 40), PivotRoot()], look)
+    assert seen == ["to the master", "to the payload\n", True, [100, 40]]
+
+
+def test_a_console_without_a_devpts_is_refused(root: Path) -> None:
+    (root / "dev/pts").mkdir(parents=True)
+    os.mknod(root / "dev/pts/ptmx", stat.S_IFCHR | 0o666, os.makedev(5, 2))
+    with pytest.raises(ChildError):
+        assembled(root, [Console()])
