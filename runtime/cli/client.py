@@ -17,6 +17,14 @@ Object = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
 
 
+class Rejected(BadInput):
+    """The supervisor found faults in an object: `causes` are pairs of field and what is wrong there."""
+
+    def __init__(self, message: str, causes: list[tuple[str, str]]) -> None:
+        super().__init__("\n".join(f"{field}: {text}" for field, text in causes) or message)
+        self.causes = causes
+
+
 class Refused(RawpodError):
     """The supervisor refused a request; `status` is the Kubernetes Status it gave."""
 
@@ -171,8 +179,7 @@ def explain(status: Object) -> RawpodError:
             return Conflict(message)
         case "Invalid" | "BadRequest":
             causes = (status.get("details") or {}).get("causes") or ()
-            lines = [f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes]
-            return BadInput("\n".join(lines) or message)
+            return Rejected(message, [(cause.get("field", ""), cause.get("message", "")) for cause in causes])
         case "MethodNotAllowed" | "UnsupportedMediaType":
             return NotSupported(message)
     return Refused(status)

@@ -146,7 +146,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         status = 130
     except RawpodError as error:
-        print("\n".join(f"rawpod: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        # Faults of manifests are told as compilers do, so that editors find the line: `file:line: …`.
+        prefix = "" if hasattr(error, "faults") else "rawpod: "
+        print("\n".join(prefix + line for line in str(error).splitlines()), file=sys.stderr)
         status = error.exit_code
     except BrokenPipeError:
         # What is still buffered would fail again at exit (the same is done in Python's documentation of SIGPIPE).

@@ -111,7 +111,7 @@ def in_system_cgroup(settings: Settings) -> Iterator[None]:
 class _OneLine(logging.Formatter):
     """Time, level, part, message; a traceback is folded into the line."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).replace("\n", "\\n")
