@@ -170,8 +170,11 @@ def test_a_directory_given_twice_keeps_what_is_in_it(unpacker: Unpacker) -> None
 
 
 def test_a_file_replaces_a_directory_with_all_in_it(unpacker: Unpacker) -> None:
-    unpacker(Archive().add("d/e/f", b"x").add("d", b"file").add("e/f", b"y"))
+    """Checked by keeping the descriptors of the directories that _clear() removes."""
+    archive = Archive().add("d/e/f", b"x").add("d", b"file").add("e/f", b"x").add("e", b"y")
+    unpacker(archive.directory("e").add("e/g", b"z"))
     assert (unpacker.root / "d").read_text() == "file"
+    assert os.listdir(unpacker.root / "e") == ["g"]
 
 
 def test_devices_and_fifos(unpacker: Unpacker) -> None:
