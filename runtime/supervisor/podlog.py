@@ -50,7 +50,6 @@ async def stream(
             async with _Following(store, pod, path) as following:
                 while await following.more():
                     await _send(response, following.entries(tail), times)
-                    tail = None
         else:
             await _send(response, logread.read(path, tail=tail), times)
     return response
@@ -79,7 +78,7 @@ class _Following:
         self._last = False
         self._wake = asyncio.Event()
         self._wake.set()
-        self._cursor: logread._Cursor | None = None
+        self._reader = logread._Reader(path)
         self._begun = False
         self._notify = -1
 
@@ -95,8 +94,7 @@ class _Following:
         self._unwatch()
         self._loop.remove_reader(self._notify)
         os.close(self._notify)
-        if self._cursor is not None:
-            self._cursor.close()
+        self._reader.close()
 
     def _look(self) -> None:
         """Watches the directory once it is there; until then a change of the pod's status is the occasion to look."""
@@ -127,10 +125,8 @@ class _Following:
 
     def entries(self, tail: int | None) -> Iterator[logread.Entry]:
         """What was written since the last turn; at the first, the last `tail` lines or all."""
-        if not self._begun:
-            left: list[logread._Cursor] = []
-            yield from logread._read(self._path, tail, left)
-            self._begun = bool(left)
-            self._cursor = left[0] if left else None
+        if not self._begun and self._path.is_dir():
+            self._begun = True
+            yield from self._reader.begin(tail)
         if self._begun:
-            self._cursor = yield from logread._drain(self._path, self._cursor)
+            yield from self._reader.drain()
