@@ -46,6 +46,9 @@ DEFAULT_DEVICES = (
     Device("/dev/tty", "c", 5, 0),
 )
 
+# Where more is mounted as a rule. To make them here is cheaper than to find them missing.
+_DIRECTORIES = ("pts", "shm", "mqueue")
+
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -80,6 +83,8 @@ class Dev(Filesystem):
         mount = self.mount(assembly)
         before = os.umask(0)
         try:
+            for name in _DIRECTORIES:
+                os.mkdir(name, 0o755, dir_fd=mount)
             for name, target in _LINKS:
                 os.symlink(target, name, dir_fd=mount)
             for device in self.devices:

@@ -36,7 +36,7 @@ def test_dev_holds_the_devices_and_links(root: Path) -> None:
         names = sorted(os.listdir("/dev"))
         return [names, tun.st_rdev, tun.st_mode & 0o7777, tun.st_uid, tun.st_gid, os.readlink("/dev/ptmx")]
 
-    names = ["fd", "net", "null", "pipe", "ptmx", "stderr", "stdin", "stdout"]
+    names = ["fd", "mqueue", "net", "null", "pipe", "ptmx", "pts", "shm", "stderr", "stdin", "stdout"]
     assert assembled(root, [Dev(devices=DEVICES), PivotRoot()], look) == [
         names,
         os.makedev(10, 200),
