@@ -6,7 +6,8 @@ carries each command's one-line help, so that `rawpod --help` imports none of th
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -67,6 +68,18 @@ SECTIONS = (
 )
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has closed it. Not an OSError: click would end the program with 1 for EPIPE."""
+
+
+@contextmanager
+def _telling_closed_pipes() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is asked for, and lists commands from its table."""
 
@@ -74,6 +87,14 @@ class LazyGroup(click.Group):
         super().__init__(**attributes)
         self.sections = sections
         self.table = {entry.name: entry for section in sections for entry in section.entries}
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _telling_closed_pipes():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _telling_closed_pipes():
+            return super().invoke(ctx)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self.table)
@@ -150,7 +171,7 @@ def main() -> NoReturn:
         prefix = "" if hasattr(error, "faults") else "rawpod: "
         print("\n".join(prefix + line for line in str(error).splitlines()), file=sys.stderr)
         status = error.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         # What is still buffered would fail again at exit (the same is done in Python's documentation of SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
