@@ -55,7 +55,9 @@ in-vm:
 test: check test-native test-vm
 
 bench: setup-test
-	@$(VENV)/python bench/starts.py
+	@$(VENV)/python -m bench.commands
+	@$(VENV)/python -m bench.replace
+	@$(VENV)/python -m bench.netns_attach
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,7 +18,7 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 _PATIENCE = 3
 
 
-@click.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--rm", "remove", is_flag=True, help="Remove the pod with its logs when it ends.")
 @click.option("-d", "--detach", is_flag=True, help="In the background; prints the pod's uid.")
 @click.option("--name", metavar="N", help="Name of the pod; made up if not given.")
@@ -155,6 +155,9 @@ def _pass_signals_on(monitor: Any) -> None:
             with suppress(RawpodError):
                 monitor.runners[0].signal(number)
 
+    # What comes when the loop is over must not cut the taking down short: the loop gives these back as ignored.
+    for number in _FORWARDED:
+        signal.signal(number, signal.SIG_IGN)
     monitor.loop.on_signals((*_FORWARDED, signal.SIGWINCH, signal.SIGCHLD), on_signal)
 
 
