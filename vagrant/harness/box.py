@@ -65,12 +65,13 @@ def _build(wanted: Recipe, directory: Path) -> None:
 def _install_grub(raw: Path, grub: Path, *, sectors: int) -> None:
     """Writes a DOS partition table and GRUB's two images in front of the partition.
 
-    boot.img loads the sector after itself, and core.img the sectors after that: their built-in defaults, so nothing is patched.
+    boot.img loads the sector after itself, and core.img the sectors after that: the defaults built into both,
+    so nothing is patched.
     """
     boot, core = (grub / "boot.img").read_bytes(), (grub / "core.img").read_bytes()
     if len(core) > (PARTITION_START - 1) * SECTOR:
         raise ValueError(f"core.img does not fit before the partition: {len(core)} bytes")
-    # One bootable Linux partition (type 0x83), addressed by sector; 0xFEFFFF says that cylinders and heads do not apply.
+    # One bootable Linux partition (type 0x83), by sector: FE FF FF says cylinders and heads do not apply.
     partition = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", PARTITION_START, sectors)
     with raw.open("r+b") as file:
         file.write(boot[:440].ljust(446, b"\0") + partition + bytes(48) + b"\x55\xaa" + core)

@@ -74,7 +74,7 @@ def debootstrap(recipe: Recipe, root: Path, *, log: Path, initramfs: bool = Fals
 
 
 def make_ext4(root: Path, disk: Path, size: str, *, options: tuple[str, ...] = ("-O", "^has_journal")) -> None:
-    """Makes a sparse ext4 file system from a directory. Without a journal by default: the disk never outlives one boot."""
+    """Makes a sparse ext4 file system from a directory; without a journal by default, as no disk outlives a boot."""
     subprocess.run(
         ["mke2fs", "-q", "-t", "ext4", *options, "-m", "0", "-L", "rawpod", "-d", root, disk, size],
         check=True,

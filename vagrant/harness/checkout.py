@@ -11,7 +11,7 @@ from harness.recipes import CHECKOUT
 
 
 def write_disk(disk: Path, *, with_repository: bool) -> None:
-    """Writes rawpod/ (every file git tracks or would track) to `disk`; with_repository adds rawpod.git, a bare clone of HEAD."""
+    """Writes rawpod/, every file git tracks or would, to `disk`; with_repository adds rawpod.git, a bare clone."""
     with tarfile.open(disk, "w", format=tarfile.GNU_FORMAT) as archive:
         for name in _files():
             path = CHECKOUT / name
@@ -34,7 +34,7 @@ def _files() -> list[str]:
 def _git(*arguments: str) -> bytes:
     # Under sudo the checkout belongs to somebody else than root, which git refuses unless told.
     command = ["git", "-c", f"safe.directory={CHECKOUT}", "-c", f"safe.directory={CHECKOUT}/.git", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run(command, capture_output=True)
     if done.returncode != 0:
         raise HarnessError(f"git could not read the checkout: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -1,6 +1,7 @@
 """The command line: vagrant/vm run | shell | build | box."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -23,17 +24,21 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Nobody reads the output any more; stdout is pointed elsewhere so that Python does not fail on it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vagrant/vm", description="Throw-away Debian virtual machines for rawpod's tests.")
+    parser = argparse.ArgumentParser(prog="vagrant/vm", description="throw-away Debian virtual machines for tests")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a command in a copy of this checkout, and exit with its status")
     _machine_options(run)
-    run.add_argument("--timeout", type=float, default=1800, metavar="S", help="seconds until the machine is ended (1800)")
-    run.add_argument("--share-back", type=Path, metavar="DIR", help="what the command left in $RAWPOD_VM_RESULTS comes here")
+    run.add_argument("--timeout", type=float, default=1800, metavar="S", help="seconds until it is ended (1800)")
+    run.add_argument("--share-back", type=Path, metavar="DIR", help="where $RAWPOD_VM_RESULTS comes to")
     run.add_argument("command", nargs="+", help="one argument: a script for sh; several: a program and its arguments")
     run.set_defaults(function=_run)
 
@@ -55,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", choices=RELEASES, default="trixie", help="Debian release (trixie)")
-    parser.add_argument("--image", choices=("standard", "minimal"), default="standard", help="minimal: only git and make")
+    parser.add_argument("--image", choices=("standard", "minimal"), default="standard", help="minimal: git and make")
 
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +69,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", action="store_true", help="QEMU's user network (always on with --image minimal)")
     parser.add_argument("--memory", type=int, default=2560, metavar="MB", help="memory in MiB (2560)")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="virtual processors (2)")
-    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="auto: KVM where the kernel boots with it")
+    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="auto: KVM where it boots")
 
 
 def _run(arguments: argparse.Namespace) -> int:

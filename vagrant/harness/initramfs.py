@@ -1,7 +1,7 @@
 """The initramfs: busybox and a few modules from the image (first stage, cached), then the guest scripts of this run.
 
-The kernel unpacks concatenated cpio archives one after the other (Documentation/driver-api/early-userspace/buffer-format.rst),
-so a change to a guest script never rebuilds the image.
+The kernel unpacks concatenated cpio archives one after the other
+(Documentation/driver-api/early-userspace/buffer-format.rst), so a change to a guest script never rebuilds the image.
 """
 
 import lzma
@@ -54,8 +54,8 @@ def _load_order(modules: Path) -> list[Path]:
     order: list[Path] = []
     for wanted in MODULES:
         if wanted in depends:
-            path, needs = depends[wanted]
-            order += [depends[need][0] for need in needs] + [path]
+            module, needed = depends[wanted]
+            order += [*(depends[name][0] for name in needed), module]
     return list(dict.fromkeys(order))
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from harness import accel, build, checkout, initramfs
 from harness.build import CA_BUNDLE, Image, say
-from harness.errors import HarnessError
 from harness.qemu import Machine
-from harness.session import Outcome, Session, exit_status
+from harness.session import Outcome, Session
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
 RESULTS_SIZE = 4 << 30
@@ -51,7 +50,7 @@ def run(image: Image, job: Job, accelerator: str) -> int:
         _report(outcome, accelerator)
         if job.share_back is not None:
             _bring_back(machine.results, job.share_back)
-        return exit_status(outcome, session, job.timeout)
+        return session.exit_status()
 
 
 def prepare(image: Image, job: Job, accelerator: str, directory: Path) -> Machine:
@@ -67,7 +66,7 @@ def prepare(image: Image, job: Job, accelerator: str, directory: Path) -> Machin
         root=image.root,
         checkout=directory / "checkout.tar",
         results=directory / "results.tar",
-        sockets=directory,
+        console=directory / "console.log",
         accel=accelerator,
         memory=job.memory,
         cpus=job.cpus,
@@ -97,11 +96,9 @@ def _second_stage(job: Job) -> bytes:
 def _boots_with_kvm(image: Image, limit: float) -> bool:
     with tempfile.TemporaryDirectory(prefix="rawpod-vm-") as temporary:
         machine = prepare(image, Job(command=["true"], memory=1024), "kvm", Path(temporary))
-        session = Session(machine, output=os.open(os.devnull, os.O_WRONLY), boot_limit=limit)
-        try:
-            return session.run(timeout=2 * limit).status == 0
-        except HarnessError:
-            return False
+        with open(os.devnull, "wb") as nothing:
+            session = Session(machine, output=nothing.fileno(), errors=nothing.fileno())
+            return session.run(2 * limit, boot_limit=limit).status == 0
 
 
 def _report(outcome: Outcome, accelerator: str) -> None:
@@ -110,7 +107,7 @@ def _report(outcome: Outcome, accelerator: str) -> None:
 
 
 def _bring_back(disk: Path, directory: Path) -> None:
-    """Unpacks what the job left in $RAWPOD_VM_RESULTS; an empty disk (a machine that never got there) brings nothing."""
+    """Unpacks what the job left in $RAWPOD_VM_RESULTS; the disk is empty if the machine never got there."""
     with disk.open("rb") as file:
         if not file.read(512).strip(b"\0"):
             say("the machine brought no results back")

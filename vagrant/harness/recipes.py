@@ -72,7 +72,7 @@ def recipe(name: str, release: str) -> Recipe:
 
 
 def _requirements() -> str:
-    """Every requirement of the tests as one list, so that the image does not depend on how the files include each other."""
+    """Every requirement of the tests as one list, however the files include each other."""
     lines = []
     for file in ("requirements.txt", "requirements-dev.txt"):
         for line in (CHECKOUT / file).read_text().splitlines():
