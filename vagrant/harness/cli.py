@@ -25,7 +25,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Nobody reads the output any more; stdout is pointed elsewhere so that Python does not fail on it again at exit.
+        # Nobody reads the output any more; stdout goes elsewhere, so that Python does not fail on it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return status
