@@ -17,6 +17,7 @@ from kernel.process import (
     Child,
     clone3,
     setns,
+    wait_pidfd,
 )
 from rootfs.devices import open_terminal
 from runtime import spec, state
@@ -48,7 +49,13 @@ def exec_in(
             ours.close()
             _join_and_become(target, process, stdio, theirs)
         theirs.close()
-        return child, _started(ours)
+        try:
+            return child, _started(ours)
+        except BaseException:
+            # Not to be left as a zombie: the container's own end would wait for it (pid_namespaces(7)).
+            wait_pidfd(child.pidfd)
+            os.close(child.pidfd)
+            raise
     finally:
         ours.close()
         os.close(cgroup_fd)

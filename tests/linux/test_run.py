@@ -1,0 +1,238 @@
+"""`rawpod run` and its kin as a user meets them: the program itself, its output and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel import credentials
+from runtime.pod import sandbox
+from runtime.settings import Settings
+
+Rawpod = Callable[..., "subprocess.CompletedProcess[str]"]
+
+_MAIN = "from runtime.cli.main import main; main()"
+
+
+def arguments(settings: Settings, *words: str) -> list[str]:
+    given = settings.to_json()
+    options = [f"--{name}={given[name]}" for name in ("root", "state", "cgroup", "bridge", "subnet", "socket")]
+    return [sys.executable, "-c", _MAIN, *options, "--missing-controllers=warn", *words]
+
+
+@pytest.fixture
+def rawpod(settings: Settings) -> Iterator[Rawpod]:
+    """Runs the program. Monitors left behind become our children, so that they can be waited for."""
+    credentials.set_child_subreaper()
+
+    def run(*words: str, check: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            arguments(settings, *words), input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
+        if check is not None:
+            assert done.returncode == check, done
+        return done
+
+    yield run
+    if settings.pods.exists():
+        for uid in os.listdir(settings.pods):
+            sandbox.destroy(settings, uid)
+    with pytest.raises(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    sandbox.tidy(settings)
+
+
+def test_output_streams_and_exit_status_are_the_payloads(rawpod: Rawpod) -> None:
+    done = rawpod("run", "--rm", "host", "sh", "-c", "echo out; echo err >&2; exit 7", check=7)
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_a_payload_ended_by_a_signal_is_128_and_the_signal(settings: Settings, rawpod: Rawpod) -> None:
+    command = arguments(settings, "run", "--rm", "--name", "web", "host", "sh", "-c", "echo up; exec sleep 1000000")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        rawpod("kill", "web")
+        assert process.wait(60) == 137
+
+
+def test_not_found_not_executable_no_image_and_bad_options(rawpod: Rawpod) -> None:
+    assert "nonesuch" in rawpod("run", "--rm", "host", "nonesuch", check=127).stderr
+    assert "/etc/passwd" in rawpod("run", "--rm", "host", "/etc/passwd", check=126).stderr
+    assert "'absent'" in rawpod("run", "--rm", "absent", "true", check=125).stderr
+    faults = rawpod("run", "--memory", "1m", "-e", "=x", "host", "true", check=2).stderr
+    assert "--memory" in faults
+    assert rawpod("ps", "-a").stdout.count("\n") == 1
+
+
+def test_standard_input_is_passed_on_when_asked_for(rawpod: Rawpod) -> None:
+    text = "line\n" * 50_000
+    assert rawpod("run", "--rm", "-i", "host", "cat", stdin=text).stdout == text
+    assert rawpod("run", "--rm", "host", "cat", stdin=text).stdout == ""
+
+
+def test_options_reach_the_payload(rawpod: Rawpod, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("shared\n")
+    options = ("-e", "COLOUR=$blue", "-w", "/tmp", "-u", "1000:1001", "-v", f"{tmp_path}:/data:ro", "--hostname", "box")
+    script = "echo $COLOUR; pwd; id -u; id -g; hostname; cat /data/file; touch /data/new 2>/dev/null || echo read-only"
+    done = rawpod("run", "--rm", "--network", "none", *options, "host", "sh", "-c", script)
+    assert done.stdout.split() == ["$blue", "/tmp", "1000", "1001", "box", "shared", "read-only"]
+
+
+def test_an_inherited_descriptor_is_not_handed_on(rawpod: Rawpod, settings: Settings, tmp_path: Path) -> None:
+    """CVE-2024-21626: exactly 0, 1, 2, and standard input is no file of the host. Fails when fds are handed on."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    with victim.open() as file, (tmp_path / "out").open("w+") as out:
+        command = arguments(
+            settings, "run", "--rm", "-i", "host", "sh", "-c", "ls -l /proc/$$/fd; echo x > /proc/self/fd/0"
+        )
+        done = subprocess.run(command, stdin=file, stdout=out, stderr=out, timeout=60, check=False)
+        out.seek(0)
+        shown = out.read()
+    assert victim.read_text() == "precious"
+    assert [line.split()[8] for line in shown.splitlines() if "->" in line] == ["0", "1", "2"], shown
+    assert str(tmp_path) not in shown
+    assert done.returncode == 0
+
+
+def test_signals_are_passed_on(settings: Settings, rawpod: Rawpod) -> None:
+    script = "import signal, sys; signal.signal(15, lambda *_: sys.exit(42)); print('up', flush=True); signal.pause()"
+    command = arguments(settings, "run", "--rm", "host", "/usr/bin/python3", "-c", script)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 42
+
+
+def test_the_third_interrupt_kills_a_payload_that_ignores_it(settings: Settings, rawpod: Rawpod) -> None:
+    command = arguments(settings, "run", "--rm", "host", "sh", "-c", "echo up; exec sleep 1000000")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        for _ in range(1000):
+            process.send_signal(signal.SIGINT)
+            try:
+                assert process.wait(0.05) == 137
+                break
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def in_terminal(command: list[str], *, say: str = "", until: str = "") -> tuple[str, int]:
+    """Run a command on a terminal of ours and answer once to `until`: what it showed, and its status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    shown = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([terminal], [], [], 1)
+        if ready:
+            try:
+                data = os.read(terminal, 4096)
+            except OSError:
+                break
+            shown += data
+            if until and until.encode() in shown:
+                os.write(terminal, say.encode())
+                until = ""
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return shown.decode(), os.waitstatus_to_exitcode(status)
+
+
+def test_a_terminal_of_its_own(settings: Settings, rawpod: Rawpod) -> None:
+    command = arguments(settings, "run", "--rm", "-i", "-t", "host", "sh", "-c", "tty; stty size; read x; echo got $x")
+    shown, status = in_terminal(command, say="hello\r", until="\n")
+    assert status == 0
+    assert "/dev/pts/0" in shown or "/dev/console" in shown
+    assert "got hello" in shown
+
+
+def test_the_callers_terminal_is_out_of_reach(settings: Settings, rawpod: Rawpod) -> None:
+    """CVE-2016-10124 (TIOCSTI): no descriptor and no controlling terminal is the caller's, with and without -t.
+
+    Fails when attempts hand on 0, 1, 2, and when init makes no session of its own.
+    """
+    script = (
+        "import os\n"
+        "try: os.open('/dev/tty', os.O_RDWR); print('a tty')\n"
+        "except OSError: print('no tty')\n"
+        "print('ttys', sum(os.isatty(fd) for fd in range(3)))"
+    )
+    words = ("host", "/usr/bin/python3", "-c", script)
+    shown, status = in_terminal(arguments(settings, "run", "--rm", "-i", *words))
+    assert status == 0
+    assert "no tty" in shown
+    assert "ttys 0" in shown
+
+
+def test_detached_pods_are_listed_read_entered_and_ended(rawpod: Rawpod, settings: Settings) -> None:
+    uid = rawpod(
+        "run", "-d", "--name", "web", "host", "sh", "-c", "echo one; echo two; exec sleep 1000000"
+    ).stdout.strip()
+    [listed] = json.loads(rawpod("ps", "-o", "json").stdout)
+    assert listed["rawpod"]["metadata"]["uid"] == uid
+    assert "web" in rawpod("ps").stdout
+    assert rawpod("logs", "web").stdout == "one\ntwo\n"
+    assert rawpod("logs", "--tail", "1", uid[:8]).stdout == "two\n"
+    assert rawpod("exec", "web", "sh", "-c", "echo in $HOSTNAME; exit 5", check=5).stdout == "in web\n"
+    assert rawpod("exec", "-i", "web", "cat", stdin="text").stdout == "text"
+    assert "nonesuch" in rawpod("exec", "web", "nonesuch", check=127).stderr
+    assert json.loads(rawpod("inspect", "web").stdout)[0]["pod"]["metadata"]["name"] == "web"
+    [usage] = json.loads(rawpod("stats", "-o", "json").stdout)
+    assert usage["stats"]["cpu"]["usage_us"] > 0
+    assert "exists" in rawpod("run", "-d", "--name", "web", "host", "true", check=125).stderr
+    assert "running" in rawpod("rm", "web", check=125).stderr
+    rawpod("kill", "-s", "SIGKILL", "web")
+    with subprocess.Popen(arguments(settings, "logs", "-f", "web"), stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.communicate(timeout=60)[0] == "one\ntwo\n"
+    assert rawpod("ps").stdout.count("\n") == 1
+    assert "ended: Error (137)" in rawpod("ps", "-a").stdout
+    assert rawpod("stop", "web").stdout == "web\n"
+    rawpod("rm", "web")
+    assert rawpod("ps", "-a").stdout.count("\n") == 1
+    assert "no pod 'web'" in rawpod("logs", "web", check=125).stderr
+
+
+def test_a_detached_pod_that_cannot_start_is_an_error_and_leaves_nothing(rawpod: Rawpod) -> None:
+    assert "nonesuch" in rawpod("run", "-d", "host", "nonesuch", check=127).stderr
+    assert "absent" in rawpod("run", "-d", "absent", "true", check=125).stderr
+    assert rawpod("ps", "-a").stdout.count("\n") == 1
+
+
+def test_a_detached_pod_with_rm_removes_itself(rawpod: Rawpod, settings: Settings) -> None:
+    rawpod("run", "-d", "--rm", "host", "true")
+    with pytest.raises(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    assert os.listdir(settings.pods) == []
+    assert os.listdir(settings.logs / "pods") == []
+
+
+def test_stop_waits_as_long_as_told(rawpod: Rawpod) -> None:
+    rawpod("run", "-d", "--name", "web", "host", "sh", "-c", "exec sleep 1000000")
+    begin = time.monotonic()
+    rawpod("stop", "-t", "0.5", "web")
+    assert 0.5 <= time.monotonic() - begin < 3
+    rawpod("rm", "web")
+
+
+def test_rm_with_force_ends_what_runs(rawpod: Rawpod) -> None:
+    rawpod("run", "-d", "--name", "web", "host", "sleep", "1000000")
+    rawpod("rm", "-f", "web")
+    assert rawpod("ps", "-a").stdout.count("\n") == 1
