@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from kernel.operation import Operation
 from rootfs.images import Image, ImageStore
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import defaults, directory, environment, sandbox, users, volumes
+from runtime.pod import defaults, directory, environment, quantities, sandbox, users, volumes
 from runtime.pod.attempt import Prepared
 from runtime.pod.compile import ETC_FILES, ImageView, Surroundings, compile_container, pod_hostname
 from runtime.pod.environment import Sources
@@ -33,6 +34,21 @@ class _Values(msgspec.Struct):
 
     config_maps: dict[str, ConfigMap] = msgspec.field(name="ConfigMap", default_factory=dict)
     secrets: dict[str, Secret] = msgspec.field(name="Secret", default_factory=dict)
+
+
+def pod_limits(pod: Pod) -> Limits:
+    """The sum of the containers' limits for each resource that all of them limit; no limit for the others. Pure."""
+    given = [container.resources.limits if container.resources else {} for container in pod.spec.containers]
+    limits = Limits()
+    if all("memory" in one for one in given):
+        limits = replace(limits, memory_max=sum(quantities.memory_bytes(one["memory"]) for one in given), swap_max=0)
+    if all("cpu" in one for one in given):
+        millicores = sum(quantities.cpu_millicores(one["cpu"]) for one in given)
+        quota = quantities.cpu_quota_us(millicores)
+        limits = replace(limits, cpu_quota_us=quota, cpu_period_us=quantities.CPU_PERIOD_US)
+    if (pids := pod_annotations.pids_limit(pod.metadata.annotations)) is not None:
+        limits = replace(limits, pids_max=pids * len(given))
+    return limits
 
 
 class Blueprint:
@@ -96,7 +112,7 @@ class Blueprint:
                 self._hierarchy,
                 sandbox.rawpod_cgroup(self._settings, self._hierarchy),
                 self.places.cgroup(self._hierarchy),
-                Limits(),
+                self._limits(),
             ),
             sandbox.Namespaces(self.places, self._namespaces(), self.hostname),
         ]
@@ -107,6 +123,10 @@ class Blueprint:
         operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777))
         operations += volumes.operations(self.pod, self._sources, self.places.memory_volumes, self._disk_volumes())
         return operations
+
+    def _limits(self) -> Limits:
+        """The sum, where every container is limited. What the host lacks is for each container to report."""
+        return pod_limits(self.pod).without({"memory", "cpu", "pids"} - self._hierarchy.controllers)
 
     def _namespaces(self) -> tuple[str, ...]:
         # With the host's network goes the host's name, as in Kubernetes.
