@@ -36,6 +36,7 @@ check: setup-test
 	@$(VENV)/ruff format --check -q .
 	@$(VENV)/ruff check -q .
 	@$(VENV)/mypy --no-error-summary
+	@cd vagrant && ../$(VENV)/mypy --no-error-summary --strict -p harness
 	@$(VENV)/lint-imports > /tmp/rawpod-layers.$$$$ || { cat /tmp/rawpod-layers.$$$$; rm -f /tmp/rawpod-layers.$$$$; exit 1; }; rm -f /tmp/rawpod-layers.$$$$
 	@$(PYTEST) -q tests/unit
 
@@ -45,7 +46,12 @@ test-native: setup-test
 test-quick: check test-native
 
 test-vm: setup-test
-	@for release in $(RELEASES); do vagrant/vm run --release $$release -- make in-vm || exit 1; done
+	@for release in $(RELEASES); do \
+		vagrant/vm run --release $$release -- make in-vm || exit 1; \
+		for unit_check in check-units check-supervisor; do \
+			vagrant/vm run --release $$release --systemd --timeout 600 -- packaging/$$unit_check || exit 1; \
+		done; \
+	done
 
 # Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure.
 .PHONY: in-vm

@@ -85,7 +85,7 @@ def main() -> None:
         fds = [new_namespace() for _ in range(pods)]
         show("attach, first (bridge and rules)", [milliseconds(lambda: network.attach("0", fds[0]))])
         show("attach", [milliseconds(lambda i=i: network.attach(str(i), fds[i])) for i in range(1, pods)])
-        show("repair, all well", [milliseconds(lambda: network.repair({str(i): None for i in range(pods)}))])
+        show("repair, all well", [milliseconds(lambda: network.repair(lambda: {str(i): None for i in range(pods)}))])
         half = pods // 2
         show("detach by request", [milliseconds(lambda i=i: network.detach(str(i))) for i in range(half)])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -122,34 +122,38 @@ class Network:
                 if wanted:
                     host.request(links.set_hairpin(link_name(uid)))
 
-    def repair(self, pods: Mapping[str, Path | None]) -> list[str]:
+    def repair(self, pods: Callable[[], Mapping[str, Path | None]]) -> list[str]:
         """Make what is there what should be there; says what it did, nothing when all was well.
 
-        `pods` has every pod of this network by uid, with the file its network namespace is pinned at (None where it
-        cannot be reached: such a pod's missing link stays missing). Others' leases, links and ports are removed.
+        `pods` answers every pod of this network by uid, with the file its network namespace is pinned at (None where
+        it cannot be reached: such a pod's missing link stays missing). Others' leases, links and ports are removed.
+        It is asked after the kernel and the leases were: a pod that comes meanwhile is in its answer, or had not begun.
         """
         done = []
-        for address, uid in self.leases().items():
-            if uid not in pods:
-                self._forget(address, uid)
-                done.append(f"freed address '{address}' of gone pod '{uid}'")
-        for uid in self._ports.uids():
-            if uid not in pods:
-                self.detach(uid)
-                done.append(f"withdrew the ports of gone pod '{uid}'")
+        leases, published = self.leases(), self._ports.uids()
         with Netlink() as host:
-            known = {link_name(uid) for uid in pods}
-            for name in veth.delete_strangers(host, self._bridge.name, f"{self._bridge.alias} pod ", known):
-                done.append(f"deleted link '{name}' of a gone pod")
+            links_there = veth.pod_links(host, self._bridge.name, f"{self._bridge.alias} pod ")
+            wanted = pods()
+            for address, uid in leases.items():
+                if uid not in wanted:
+                    self._forget(address, uid)
+                    done.append(f"freed address '{address}' of gone pod '{uid}'")
+            for uid in published:
+                if uid not in wanted:
+                    self.detach(uid)
+                    done.append(f"withdrew the ports of gone pod '{uid}'")
+            strange = sorted(links_there - {link_name(uid) for uid in wanted})
+            veth.delete_together(host, strange)
+            done += [f"deleted link '{name}' of a gone pod" for name in strange]
             leased = set(self.leases().values())
             if not leased:
                 self._tear_down_unused(host)
                 return done
             with self._bridge.locked():
                 done += self._bridge.repair(host, self._published())
-        for uid in pods:
+        for uid in wanted:
             if uid in leased:
-                done += self._repair_link(uid, pods[uid])
+                done += self._repair_link(uid, wanted[uid])
         return done
 
     def _attachment(self, uid: str, address: str) -> Attachment:

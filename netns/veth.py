@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from netns import links, pod
 from netns.netlink import Netlink
@@ -55,21 +55,24 @@ def delete(host: Netlink, name: str, *, namespace_gone: bool) -> None:
         host.request(links.del_link(name))
 
 
-def delete_strangers(host: Netlink, bridge: str, alias: str, known: Collection[str]) -> list[str]:
-    """Delete all our links but the known ones, as one group: 100 take little longer than one. Returns their names."""
+def pod_links(host: Netlink, bridge: str, alias: str) -> set[str]:
+    """The names of all links of ours: on the bridge, or with an alias that begins so."""
     found = [links.read_link(body) for body in host.request(links.get_links())[0]]
     port_of = next((link.ifindex for link in found if link.name == bridge and link.kind == "bridge"), -1)
-    strange = [
+    return {
         link.name
         for link in found
-        if link.kind == "veth" and link.name.startswith("rp") and link.name not in known
+        if link.kind == "veth" and link.name.startswith("rp")
         if link.master == port_of or link.alias.startswith(alias)
-    ]
-    if strange:
+    }
+
+
+def delete_together(host: Netlink, names: Sequence[str]) -> None:
+    """Delete links as one group: 100 take little longer than one."""
+    if names:
         group = _GROUP_OF_THE_DEAD | os.getpid() & 0xFFFFF
-        host.request(*(links.set_group(name, group) for name in strange))
+        host.request(*(links.set_group(name, group) for name in names))
         host.request(links.del_group(group))
-    return strange
 
 
 def _wait_deleted(notices: Netlink, name: str) -> bool:

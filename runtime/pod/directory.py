@@ -85,13 +85,20 @@ def monitor_alive(status: Json) -> bool:
         return False
 
 
+def uids(settings: Settings) -> list[str]:
+    """All pods that have a directory."""
+    try:
+        return sorted(os.listdir(settings.pods))
+    except FileNotFoundError:
+        return []
+
+
 def statuses(settings: Settings) -> dict[str, Json]:
     """The status of every pod that has one, by uid."""
     found: dict[str, Json] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for uid in sorted(os.listdir(settings.pods)):
-            if status := read_status(settings.pods / uid):
-                found[uid] = status
+    for uid in uids(settings):
+        if status := read_status(settings.pods / uid):
+            found[uid] = status
     return found
 
 

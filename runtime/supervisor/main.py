@@ -44,6 +44,7 @@ async def _serve(settings: Settings, started: spawner.Spawner, stop_pods: bool) 
     from runtime.supervisor import door
     from runtime.supervisor.api import Api
     from runtime.supervisor.controller import Controller
+    from runtime.supervisor.netkeeper import NetworkKeeper
     from runtime.supervisor.node import Node
     from runtime.supervisor.registry import Registry
     from runtime.supervisor.spawnerlink import SpawnerLink
@@ -63,6 +64,8 @@ async def _serve(settings: Settings, started: spawner.Spawner, stop_pods: bool) 
         stack.callback(settings.socket.unlink, missing_ok=True)
         node = Node(store, registry, settings, link)
         stack.push_async_callback(node.stop_pods if stop_pods else node.close)
+        network = NetworkKeeper(settings)
+        stack.push_async_callback(network.close)
         controller = Controller(store, registry)
         stack.callback(controller.close)
         runner = await door.serve(Api(store, registry, settings), listener)

@@ -172,7 +172,7 @@ def test_a_hundred_pods_of_eight_processes_have_addresses_of_their_own(lab: Lab,
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
     leases = lab.network.leases()
     assert sorted(leases.values()) == sorted(f"pod-{number}" for number in range(100))
-    assert lab.network.repair({}) != []
+    assert lab.network.repair(dict) != []
     assert lab.network.leases() == {}
     assert not exists(lab.bridge)
 

@@ -69,7 +69,7 @@ def test_attach_killed_at_each_step_is_cured(lab: Lab, cure: str) -> None:
             if cure == "detach":
                 lab.network.detach("one")
             else:
-                lab.network.repair({})
+                lab.network.repair(dict)
         nothing_is_left(lab)
         if not killed:
             assert step > 20
@@ -86,7 +86,7 @@ def test_attach_killed_at_each_step_is_done_again(lab: Lab, settings: Settings) 
             server = namespace.listen(80)
             assert ask("127.0.0.1", 8080) == attachment.gateway
             server.close()
-            assert lab.network.repair({"one": namespace.path}) == []
+            assert lab.network.repair(lambda: {"one": namespace.path}) == []
         lab.network.detach("one", namespace_gone=True)
         nothing_is_left(lab)
         if not killed:
@@ -105,7 +105,7 @@ def test_detach_killed_at_each_step_is_done_again(lab: Lab, others: bool) -> Non
             lab.network.detach("one")
         if others:
             assert list(lab.network.leases().values()) == ["other"]
-            assert lab.network.repair({"other": None}) == []
+            assert lab.network.repair(lambda: {"other": None}) == []
         else:
             nothing_is_left(lab)
         if not killed:
@@ -145,12 +145,12 @@ def test_a_lease_without_an_owner_is_freed(lab: Lab, settings: Settings) -> None
     assert lab.network.lease("one") == attachment
     (settings.state / "network" / "owners" / "one").unlink()
     assert list(lab.network.leases()) == [attachment.address]
-    lab.network.repair({})
+    lab.network.repair(dict)
     nothing_is_left(lab)
 
 
 def test_a_pod_that_cannot_be_reached_is_reported(lab: Lab) -> None:
     _, attachment = lab.pod("one")
     run("ip", "link", "delete", attachment.link)
-    lines = lab.network.repair({"one": None})
+    lines = lab.network.repair(lambda: {"one": None})
     assert lines == [f"link '{veth.link_name('one')}' of pod 'one' is broken, and its namespace cannot be reached"]

@@ -151,7 +151,7 @@ def test_the_hosts_loopback_stays_its_own(lab: Lab) -> None:
         # What keeps it out is the rule, and the rule comes back.
         run("nft", "flush", "chain", "inet", f"rawpod_{lab.bridge}", "guard")
         assert heard()
-        lab.network.repair({"one": one.path})
+        lab.network.repair(lambda: {"one": one.path})
         assert not heard()
 
 
@@ -186,7 +186,7 @@ def test_what_others_took_away_comes_back(lab: Lab, outside: Namespace) -> None:
     lab.serve(outside, 80)
     lab.network.publish("one", [HostPort("", 8080, 80)])
     pods = {"one": one.path, "two": two.path}
-    assert lab.network.repair(pods) == []
+    assert lab.network.repair(lambda: pods) == []
     table = f"rawpod_{lab.bridge}"
     for damage in (
         ["nft", "flush", "ruleset"],
@@ -201,8 +201,8 @@ def test_what_others_took_away_comes_back(lab: Lab, outside: Namespace) -> None:
         ["sysctl", "-qw", "net.ipv4.ip_forward=0"],
     ):
         run(*damage)
-        lab.network.repair(pods)
-        assert lab.network.repair(pods) == [], damage
+        lab.network.repair(lambda: pods)
+        assert lab.network.repair(lambda: pods) == [], damage
         assert one.ask(OUTSIDE_ADDRESS, 80) == HOST_ADDRESS, damage
         assert two.ask(first.address, 80) == second.address, damage
         assert outside.ask(HOST_ADDRESS, 8080) == OUTSIDE_ADDRESS, damage
