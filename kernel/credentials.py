@@ -136,9 +136,9 @@ def set_parent_death_signal(signum: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
 
 
-def set_child_subreaper() -> None:
+def set_child_subreaper(reaper: bool = True) -> None:
     """PR_SET_CHILD_SUBREAPER: orphaned descendants become this process's children."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(PR_SET_CHILD_SUBREAPER, int(reaper), 0, 0, 0)
 
 
 def set_name(name: str) -> None:

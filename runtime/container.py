@@ -94,6 +94,7 @@ class Container:
         ours, theirs = Channel.pair()
         with ExitStack() as on_failure:
             on_failure.callback(ours.close)
+            on_failure.callback(theirs.close)
             on_failure.callback((state_dir / state.FILE).unlink, missing_ok=True)
             assembly = Assembly()
             done = operation.run(steps.parent, assembly)

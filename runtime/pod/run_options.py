@@ -41,6 +41,8 @@ _OPTIONS = {
     "name": "--name",
 }
 
+_BINARY = {"b": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
+
 
 def pod_from_run_options(
     *,
@@ -63,7 +65,8 @@ def pod_from_run_options(
     """A pod with one container, named as the pod; raises BadInput with a line for each faulty option.
 
     `command` replaces the image's cmd and keeps its entrypoint. `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user`
-    USER[:GROUP] by number or name, `network` "pod", "host" or "none".
+    USER[:GROUP] by number or name, `network` "pod", "host" or "none". `memory` may be written as
+    Docker does, whose 64m and 64M are both 64 MiB, or as Kubernetes does (64Mi).
     """
     marks: dict[str, str] = {}
     if pids is not None:
@@ -72,7 +75,7 @@ def pod_from_run_options(
         raise BadInput(f"--network: unknown network {shown(network)}", remedy="pod, host or none")
     if network == "none":
         marks[pod_annotations.NETWORK] = network
-    limits = {"memory": Quantity(memory or ""), "cpu": Quantity(cpus or "")}
+    limits = {"memory": Quantity(_memory(memory or "")), "cpu": Quantity(cpus or "")}
     limits = {kind: amount for kind, amount in limits.items() if amount}
     mounts = [_volume(index, text) for index, text in enumerate(volumes)]
     container = Container(
@@ -101,6 +104,14 @@ def pod_from_run_options(
         raise BadInput("\n".join(f"{_option(fault.path)}: {fault.message}" for fault in _distinct(faults)))
     defaults.apply(pod)
     return pod
+
+
+def _memory(text: str) -> str:
+    """What Docker means by 64m, 64M or 1g, powers of 1024, in Kubernetes' words; anything else is left as it is."""
+    number, suffix = text[:-1], text[-1:].lower()
+    if suffix in _BINARY and number.isdigit():
+        return number + _BINARY[suffix]
+    return text
 
 
 def _set_user(pod: Pod, text: str | None) -> None:

@@ -88,7 +88,8 @@ def test_a_killed_payload_is_replaced_at_once_and_later_with_back_off(pods: Pods
     figures = pod.process("main")
     assert 1 <= figures["started"] - figures["died"] < 2
     assert pod.state()["restartCount"] == 2
-    assert pod.log("main") == "up\n"
+    with closing(pod.follow("main")) as entries:
+        assert next(entries).output == b"up\n"
 
 
 @pytest.mark.parametrize(

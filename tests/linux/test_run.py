@@ -43,14 +43,18 @@ def rawpod(settings: Settings) -> Iterator[Rawpod]:
             assert done.returncode == check, done
         return done
 
-    yield run
-    if settings.pods.exists():
-        for uid in os.listdir(settings.pods):
-            sandbox.destroy(settings, uid)
-    with pytest.raises(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
-    sandbox.tidy(settings)
+    try:
+        yield run
+        if settings.pods.exists():
+            for uid in os.listdir(settings.pods):
+                sandbox.destroy(settings, uid)
+        with pytest.raises(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        sandbox.tidy(settings)
+    finally:
+        # Or every later test's orphans would stay here as zombies.
+        credentials.set_child_subreaper(False)
 
 
 def test_output_streams_and_exit_status_are_the_payloads(rawpod: Rawpod) -> None:
@@ -71,7 +75,7 @@ def test_not_found_not_executable_no_image_and_bad_options(rawpod: Rawpod) -> No
     assert "nonesuch" in rawpod("run", "--rm", "host", "nonesuch", check=127).stderr
     assert "/etc/passwd" in rawpod("run", "--rm", "host", "/etc/passwd", check=126).stderr
     assert "'absent'" in rawpod("run", "--rm", "absent", "true", check=125).stderr
-    faults = rawpod("run", "--memory", "1m", "-e", "=x", "host", "true", check=2).stderr
+    faults = rawpod("run", "--memory", "1x", "-e", "=x", "host", "true", check=2).stderr
     assert "--memory" in faults
     assert rawpod("ps", "-a").stdout.count("\n") == 1
 

@@ -11,6 +11,7 @@ from kernel.errors import BadInput
 from runtime import spec
 from runtime.pod import environment, manifest, objects
 from runtime.pod.compile import DEFAULT_CAPABILITIES, ImageView, Surroundings, compile_container, pod_hostname
+from runtime.pod.quantities import memory_bytes
 from runtime.pod.run_options import pod_from_run_options
 from runtime.pod.users import Accounts
 
@@ -316,7 +317,7 @@ def test_the_options_of_run_are_a_pod() -> None:
     [
         ({"image": "Host"}, "IMAGE: 'Host' is not an image's name"),
         ({"name": "X"}, "--name: 'X' is not a"),
-        ({"memory": "64m"}, "--memory: memory '64m' is in thousandths"),
+        ({"memory": "64x"}, "--memory"),
         ({"cpus": "0"}, "--cpus: cpu '0' is out of range"),
         ({"pids": 0}, "--pids: '0' is no number of tasks"),
         ({"volumes": ["/a"]}, "--volume: '/a' is not a volume"),
@@ -342,3 +343,9 @@ def test_all_faulty_options_are_named_at_once() -> None:
     with pytest.raises(BadInput) as caught:
         run(memory="x", cpus="y", workdir="z")
     assert len(str(caught.value).split("\n")) == 3
+
+
+@pytest.mark.parametrize("text", ["64m", "64M", "64Mi", "65536k", "67108864", "67108864b"])
+def test_memory_may_be_written_as_docker_does(text: str) -> None:
+    pod = run(memory=text)
+    assert memory_bytes(pod.spec.containers[0].resources.limits["memory"]) == 64 << 20
