@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import cache, initramfs
 from harness.errors import HarnessError
-from harness.recipes import PROVISION, Recipe
+from harness.recipes import PAYLOAD, PROVISION, Recipe
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -42,6 +42,8 @@ def _build(recipe: Recipe, directory: Path) -> None:
     say(f"building the {recipe.name} image of {recipe.release} (a few minutes; kept for later runs)")
     root = directory / "root"
     debootstrap(recipe, root, log=directory / "build.log")
+    if recipe.payload:
+        make_payload(recipe, root / PAYLOAD, log=directory / "payload.log")
     release = initramfs.newest_kernel(root)
     shutil.copyfile(root / "boot" / f"vmlinuz-{release}", directory / "vmlinuz")
     (directory / "kernel-release").write_text(release + "\n")
@@ -56,18 +58,29 @@ def debootstrap(recipe: Recipe, root: Path, *, log: Path, initramfs: bool = Fals
 
     Debian's own initramfs is made only if asked for; the harness boots with one of its own.
     """
-    command = ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64"]
-    command += [f"--include={','.join(recipe.packages)}"]
+    requirements = log.with_name("requirements.txt")
+    requirements.write_text(recipe.requirements)
+    hook = f'--customize-hook={PROVISION / recipe.name} "$1" {requirements} {CA_BUNDLE}'
+    options = ["--format=directory", "--variant=minbase", f"--include={','.join(recipe.packages)}", hook]
+    _mmdebstrap(recipe, options, root, log, INITRD="Yes" if initramfs else "No")
+
+
+def make_payload(recipe: Recipe, tar: Path, *, log: Path) -> None:
+    """A root tar of the recipe's payload packages, as a user makes one for `rawpod image import`."""
+    tar.parent.mkdir(parents=True)
+    _mmdebstrap(recipe, ["--variant=minbase", f"--include={','.join(recipe.payload)}"], tar, log)
+
+
+def _mmdebstrap(recipe: Recipe, options: list[str], target: Path, log: Path, **environment: str) -> None:
+    command = ["mmdebstrap", "--mode=root", "--architectures=amd64", *options]
     command += ["--aptopt=Acquire::Retries 3", "--dpkgopt=path-exclude=/usr/share/man/*"]
     if KEYRING.exists():
         command += [f"--keyring={KEYRING}"]
-    requirements = log.with_name("requirements.txt")
-    requirements.write_text(recipe.requirements)
-    command += [f'--customize-hook={PROVISION / recipe.name} "$1" {requirements} {CA_BUNDLE}']
-    command += [recipe.release, str(root), *recipe.sources()]
+    command += [recipe.release, str(target), *recipe.sources()]
     with log.open("wb") as output:
-        environment = {**os.environ, "INITRD": "Yes" if initramfs else "No"}
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
     if done.returncode != 0:
         tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-30:])
         raise HarnessError(f"mmdebstrap failed with status {done.returncode}; the end of its output:\n{tail}")

@@ -19,6 +19,8 @@ STANDARD_PACKAGES = (
     *("systemd-sysv", "dbus"),
     *("crun", "runc", "podman", "conmon"),
 )
+PAYLOAD_PACKAGES = ("nginx", "curl")
+PAYLOAD = "opt/rawpod-images/nginx.tar.zst"
 MINIMAL_PACKAGES = ("git", "make", "ca-certificates")
 BOX_PACKAGES = (
     *("openssh-server", "sudo", "rsync", "udev", "iproute2", "systemd-resolved", "zstd"),
@@ -37,6 +39,8 @@ class Recipe:
     mirror: str
     provision: str
     requirements: str = ""
+    payload: tuple[str, ...] = ()
+    """Packages of a root tar for rawpod to run, at PAYLOAD in the image."""
 
     @property
     def key(self) -> str:
@@ -68,6 +72,7 @@ def recipe(name: str, release: str) -> Recipe:
         mirror=os.environ.get("RAWPOD_VM_MIRROR", "http://deb.debian.org"),
         provision=(PROVISION / name).read_text(),
         requirements=_requirements() if name == "standard" else "",
+        payload=PAYLOAD_PACKAGES if name == "standard" else (),
     )
 
 
