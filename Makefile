@@ -45,13 +45,14 @@ test-native: setup-test
 
 test-quick: check test-native
 
+# Both releases at once: a test run keeps one CPU busy.
 test-vm: setup-test
-	@for release in $(RELEASES); do \
-		vagrant/vm run --release $$release -- make in-vm || exit 1; \
-		for unit_check in check-units check-supervisor; do \
-			vagrant/vm run --release $$release --systemd --timeout 600 -- packaging/$$unit_check || exit 1; \
-		done; \
-	done
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line $(RELEASES:%=vm-%)
+
+vm-%:
+	@vagrant/vm run --release $* --timeout 3000 -- make in-vm
+	@vagrant/vm run --release $* --systemd --timeout 900 -- packaging/check-units
+	@vagrant/vm run --release $* --systemd --timeout 900 -- packaging/check-supervisor
 
 # Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure.
 .PHONY: in-vm

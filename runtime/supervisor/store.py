@@ -106,17 +106,24 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise self._unopened(error) from None
+        try:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             path.chmod(0o600)
             self._load()
-        except sqlite3.OperationalError as error:
-            raise StoreFailed(
-                f'cannot open the store "{path}": {error}', remedy="is there space, is it ours?"
-            ) from None
-        except (sqlite3.DatabaseError, msgspec.DecodeError, KeyError) as error:
-            raise self._damaged(str(error)) from None
+        except BaseException as error:
+            self._database.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise self._unopened(error) from None
+            if isinstance(error, (sqlite3.DatabaseError, msgspec.DecodeError, KeyError)):
+                raise self._damaged(str(error)) from None
+            raise
         self._oldest = self.version
+
+    def _unopened(self, error: sqlite3.OperationalError) -> StoreFailed:
+        return StoreFailed(f'cannot open the store "{self.path}": {error}', remedy="is there space, is it ours?")
 
     def _load(self) -> None:
         schema = self._database.execute("PRAGMA user_version").fetchone()[0]
