@@ -33,6 +33,7 @@ from runtime.channel import Channel, error_from
 from runtime.init import assemble_and_become, host_bounding_set
 from runtime.limits import settable_limits
 from runtime.spec import State, Status
+from runtime.spec_check import check_id
 
 _ESRCH = 3
 
@@ -83,6 +84,7 @@ class Container:
         failed, ControllerMissing for a limit that the host cannot set. With `missing_controllers` "warn" such limits
         are left out and named in `warnings`. `parent_death_signal` ends the payload when the calling process ends.
         """
+        check_id(container_id)
         spec.check(config)
         process = config.process
         if process is None or not process.args:

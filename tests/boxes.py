@@ -59,9 +59,11 @@ class Box:
             linux=spec.Linux(namespaces=[spec.Namespace(kind) for kind in NAMESPACES]),
         )
 
-    def create(self, config: spec.Config, stdio: tuple[int, int, int] = (0, 1, 2), **more: Any) -> Container:
+    def create(
+        self, config: spec.Config, stdio: tuple[int, int, int] = (0, 1, 2), container_id: str = "box", **more: Any
+    ) -> Container:
         return Container.create(
-            "box",
+            container_id,
             config,
             self.bundle,
             cgroup=self.cgroup.child("box"),

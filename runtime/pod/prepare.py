@@ -147,7 +147,11 @@ class Blueprint:
         """The pod's address once the sandbox is set up, from then on known as status.podIP; "" for none of its own."""
         lease = sandbox.network_of(self._settings).lease(self.places.uid) if self.network == "pod" else None
         address = lease.address if lease else ""
-        self._sources = Sources(self._values.config_maps, self._values.secrets, address=address)
+        # The bridge's own address is where a pod finds its host.
+        host_address = lease.gateway if lease else ""
+        self._sources = Sources(
+            self._values.config_maps, self._values.secrets, address=address, host_address=host_address
+        )
         return address
 
     def prepare(self, index: int, attempt: int) -> tuple[Prepared, str]:

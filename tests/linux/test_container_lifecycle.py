@@ -154,3 +154,10 @@ def test_a_state_of_a_pid_that_another_process_has_now_is_stopped(box):
     with pytest.raises(NotFound):
         state.open_process(record)
     (box.bundle / state.FILE).unlink()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "-x", "x" * 300, "a\nb"])
+def test_an_id_that_is_no_name_is_refused(box, name):
+    # CVE-2014-9358: ids become names of files and cgroups.
+    with pytest.raises(BadInput, match="container id"):
+        box.create(box.config("sh"), container_id=name)
