@@ -42,10 +42,10 @@ def make_empty(path: str | os.PathLike[str]) -> None:
     _make_directory(path, 0o777)
 
 
-def mount_memory(path: str | os.PathLike[str], size: int = 0) -> None:
-    """A tmpfs for anybody to write to, of at most `size` bytes; 0 leaves the kernel's half of the memory (tmpfs(5))."""
+def mount_memory(path: str | os.PathLike[str], size: int = 0, *, mode: int = 0o777) -> None:
+    """A tmpfs of at most `size` bytes; 0 is the kernel's half of the memory (tmpfs(5)). All may write by default."""
     _make_directory(path, 0o700)
-    mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=777,size={size}" if size else "mode=777")
+    mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o},size={size}" if size else f"mode={mode:o}")
 
 
 def unmount_memory(path: str | os.PathLike[str]) -> None:
@@ -82,6 +82,22 @@ def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> Non
         os.symlink(state, "..data_new", dir_fd=volume)
         os.rename("..data_new", "..data", src_dir_fd=volume, dst_dir_fd=volume)
         _link(volume, {parts[0] for parts, _ in wanted}, state)
+    finally:
+        os.close(volume)
+
+
+def write_files(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> None:
+    """Put `files` in directory `path` as they are, for a volume that is written once. What else is there stays.
+
+    By descriptor and through no link: a file replaces a link of its name, a link for a directory is an error.
+    Raises BadInput for a path that leaves the volume.
+    """
+    wanted = [(_volume_path(file.path), file) for file in files]
+    _make_directory(path, 0o755)
+    volume = os.open(path, _DIRECTORY)
+    try:
+        for parts, file in wanted:
+            _write(volume, parts, file)
     finally:
         os.close(volume)
 
@@ -140,6 +156,8 @@ def _write(directory: int, parts: list[str], file: VolumeFile) -> None:
             below = openat2(held, name, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
             os.close(held)
             held = below
+        with suppress(FileNotFoundError):
+            os.unlink(parts[-1], dir_fd=held)
         new_file(held, parts[-1], file.data, mode=file.mode)
     finally:
         os.close(held)

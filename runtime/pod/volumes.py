@@ -7,31 +7,18 @@ hostPath                  what the user named, made where its type asks for it
 
 from __future__ import annotations
 
-import os
-import stat
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from kernel.errors import BadInput, NotFound
-from kernel.mounts import MNT_DETACH, MS_NODEV, MS_NOSUID, mount, umount2
 from kernel.operation import Assembly, Operation
+from rootfs.volumes import VolumeFile, check_host_path, make_empty, mount_memory, unmount_memory, write_files
 from runtime.pod.environment import MissingReference, Sources
 from runtime.pod.objects import KeyToPath, Pod, Volume
 from runtime.pod.quantities import memory_bytes
 
 _DEFAULT_MODE = 0o644
-
-_IS: dict[str, Callable[[int], bool]] = {
-    "Directory": stat.S_ISDIR,
-    "DirectoryOrCreate": stat.S_ISDIR,
-    "File": stat.S_ISREG,
-    "FileOrCreate": stat.S_ISREG,
-    "Socket": stat.S_ISSOCK,
-    "CharDevice": stat.S_ISCHR,
-    "BlockDevice": stat.S_ISBLK,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +31,7 @@ class EmptyDirectory(Operation):
         return f"make directory {self.path}"
 
     def execute(self, assembly: Assembly) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o777)
+        make_empty(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +46,24 @@ class MemoryDirectory(Operation):
         return f"mount tmpfs -> {self.path}" + (f" [size={self.size}]" if self.size else "")
 
     def execute(self, assembly: Assembly) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        options = f"mode={self.mode:o}" + (f",size={self.size}" if self.size else "")
-        mount("tmpfs", self.path, "tmpfs", MS_NOSUID | MS_NODEV, options)
+        mount_memory(self.path, self.size, mode=self.mode)
 
     def undo(self, assembly: Assembly) -> None:
-        if self.path.is_mount():
-            umount2(self.path, MNT_DETACH)
+        unmount_memory(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles(Operation):
-    """The keys of a ConfigMap or Secret as files, each (path below the volume, content, mode)."""
+    """The keys of a ConfigMap or Secret as files."""
 
     path: Path
-    files: tuple[tuple[str, bytes, int], ...] = field(repr=False)
+    files: tuple[VolumeFile, ...] = field(repr=False)
 
     def describe(self) -> str:
-        return f"write {', '.join(name for name, _, _ in self.files) or 'nothing'} to {self.path}"
+        return f"write {', '.join(file.path for file in self.files) or 'nothing'} to {self.path}"
 
     def execute(self, assembly: Assembly) -> None:
-        self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name, content, mode in self.files:
-            file = self.path / name
-            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as opened:
-                opened.write(content)
-                os.fchmod(fd, mode)
+        write_files(self.path, self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +77,7 @@ class HostPath(Operation):
         return f"check {self.path}" + (f" is a {self.kind}" if self.kind else "")
 
     def execute(self, assembly: Assembly) -> None:
-        if self.kind == "DirectoryOrCreate":
-            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
-        elif self.kind == "FileOrCreate":
-            self.path.touch(mode=0o644, exist_ok=True)
-        try:
-            mode = self.path.stat().st_mode
-        except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            raise NotFound(
-                f"host path {str(self.path)!r}: {reason}", remedy="create it, or use type *OrCreate"
-            ) from None
-        if self.kind and not _IS[self.kind](mode):
-            raise BadInput(f"host path {str(self.path)!r} is no {self.kind.removesuffix('OrCreate')}")
+        check_host_path(str(self.path), self.kind)
 
 
 def directory_of(volume: Volume, memory: Path, disk: Path) -> Path:
@@ -154,13 +118,15 @@ def operations(pod: Pod, sources: Sources, memory: Path, disk: Path) -> Iterator
 
 def _files(
     volume: str, data: Mapping[str, bytes], items: list[KeyToPath], mode: int | None, optional: bool
-) -> tuple[tuple[str, bytes, int], ...]:
+) -> tuple[VolumeFile, ...]:
     default = _DEFAULT_MODE if mode is None else mode
     if not items:
-        return tuple((key, content, default) for key, content in data.items())
+        return tuple(VolumeFile(key, content, default) for key, content in data.items())
     missing = [item.key for item in items if item.key not in data]
     if missing and not optional:
         raise MissingReference(f"volume {volume!r} needs key {missing[0]!r}, which is not there")
+    # Kubernetes takes "a//b" and "./a", too; of two items with one path the last one counts.
+    paths = {str(PurePosixPath(item.path)): item for item in items if item.key in data}
     return tuple(
-        (item.path, data[item.key], default if item.mode is None else item.mode) for item in items if item.key in data
+        VolumeFile(path, data[item.key], default if item.mode is None else item.mode) for path, item in paths.items()
     )
