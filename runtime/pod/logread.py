@@ -92,7 +92,7 @@ class _Cursor:
 
 def read(directory: Path, *, tail: int | None = None) -> Iterator[Entry]:
     """The entries of the latest attempt, all of them or the last `tail` lines."""
-    with contextlib.closing(_Reader(directory)) as reader:
+    with contextlib.closing(Reader(directory)) as reader:
         yield from reader.begin(tail)
 
 
@@ -113,7 +113,7 @@ def follow(
     from kernel import inotify
 
     notify = inotify.inotify_init1()
-    reader = _Reader(directory)
+    reader = Reader(directory)
     try:
         mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
         inotify.inotify_add_watch(notify, directory, mask)
@@ -131,7 +131,7 @@ def follow(
         os.close(notify)
 
 
-class _Reader:
+class Reader:
     """Goes through a container's files from older to younger; `_cursor` is in the youngest one reached."""
 
     def __init__(self, directory: Path) -> None:
@@ -167,8 +167,16 @@ class _Reader:
                 yield from self._cursor.entries()
             if younger is None:
                 return
-            with contextlib.suppress(FileNotFoundError):  # rotated again meanwhile: look once more
-                self._go_on(_Cursor(younger))
+            self._go_on_with(*younger)
+
+    def _go_on_with(self, inode: int, path: Path) -> None:
+        """Go on with that file; with nothing if another has its name by now, so that the caller looks once more."""
+        with contextlib.suppress(FileNotFoundError):
+            cursor = _Cursor(path)
+            if cursor.inode == inode:
+                self._go_on(cursor)
+            else:
+                cursor.close()
 
     def _go_on(self, cursor: _Cursor) -> None:
         self.close()
@@ -180,15 +188,28 @@ class _Reader:
             self._cursor = None
 
 
-def _younger(directory: Path, cursor: _Cursor | None) -> Path | None:
-    """The file after the one being read. The oldest there is, when the one being read was rotated out of existence."""
+def _younger(directory: Path, cursor: _Cursor | None) -> tuple[int, Path] | None:
+    """Inode and name of the file after the one being read.
+
+    The oldest there is, when the one being read was rotated out of existence.
+    """
+    order = _order(directory)
+    inodes = [inode for inode, _ in order]
+    if cursor is None or cursor.inode not in inodes:
+        return order[0] if order else None
+    following = inodes.index(cursor.inode) + 1
+    return order[following] if following < len(order) else None
+
+
+def _order(directory: Path) -> list[tuple[int, Path]]:
+    """Inode and name of every file, oldest first, at one moment: a rotation renames all of them in turn."""
+    before: list[tuple[int, Path]] | None = None
     while True:
-        paths = files(directory)
-        if cursor is None or os.fstat(cursor.fd).st_nlink == 0:
-            return paths[0] if paths else None
-        inode = cursor.inode
-        for index, path in enumerate(paths):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat(follow_symlinks=False).st_ino == inode:
-                    return paths[index + 1] if index + 1 < len(paths) else None
-        # Renamed between the listing and the look at it: list again.
+        try:
+            now = [(path.stat(follow_symlinks=False).st_ino, path) for path in files(directory)]
+        except FileNotFoundError:
+            before = None
+            continue
+        if now == before:
+            return now
+        before = now

@@ -111,7 +111,8 @@ class Loop:
                 timer.callback()
 
     def close(self) -> None:
-        """Give signals and descriptors back."""
+        """Give signals and descriptors back; what is removed afterwards is forgotten already."""
+        self._callbacks.clear()
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
             for number, handler in self._old_handlers.items():

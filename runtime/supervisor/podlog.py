@@ -78,7 +78,7 @@ class _Following:
         self._last = False
         self._wake = asyncio.Event()
         self._wake.set()
-        self._reader = logread._Reader(path)
+        self._reader = logread.Reader(path)
         self._begun = False
         self._notify = -1
 

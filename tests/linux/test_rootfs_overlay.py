@@ -1,6 +1,7 @@
 """The overlay that is a container's root, its directories, and how they are removed."""
 
 import fcntl
+import errno
 import os
 import resource
 import struct
@@ -107,7 +108,8 @@ def test_the_kernels_own_words_are_in_the_error(tmp_path: Path) -> None:
     assembly = Assembly()
     with pytest.raises(SystemCallError) as caught:
         OverlayRoot((str(tmp_path / "missing"),), str(tmp_path), str(tmp_path)).execute(assembly)
-    assert caught.value.errno == 2
+    # Before Linux 6.5 overlay looks its layers up late and has one word for all that is wrong with them.
+    assert caught.value.errno in (errno.ENOENT, errno.EINVAL)
     assert assembly.root == -1
 
 

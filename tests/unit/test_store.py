@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_a_transaction_that_raises_leaves_nothing(store: Store, tmp_path: Path) 
         writes.create(config_map("a"))
         writes.delete("ConfigMap", "default", "missing")
     assert store.select("ConfigMap") == [] and seen == []
-    with sqlite3.connect(tmp_path / "state.db") as other:
+    with closing(sqlite3.connect(tmp_path / "state.db")) as other, other:
         assert other.execute("SELECT count(*) FROM objects").fetchone() == (0,)
     other.close()
 
@@ -134,7 +135,7 @@ def test_a_watch_from_what_is_forgotten_or_ahead_is_refused(store: Store) -> Non
 
 
 def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "state.db") as other:
+    with closing(sqlite3.connect(tmp_path / "state.db")) as other, other:
         other.execute("PRAGMA user_version=99")
         other.execute("CREATE TABLE future (x)")
     other.close()

