@@ -1,7 +1,7 @@
 """The overlay that is a container's root, its directories, and how they are removed."""
 
-import fcntl
 import errno
+import fcntl
 import os
 import resource
 import struct
