@@ -175,6 +175,10 @@ def main() -> NoReturn:
         # What is still buffered would fail again at exit (the same is done in Python's documentation of SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        # BrokenPipeError is one as well and was caught above.
+        print(f"rawpod: {error}", file=sys.stderr)
+        status = RawpodError.exit_code
     sys.exit(status)
 
 

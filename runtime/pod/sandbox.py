@@ -208,7 +208,7 @@ class EtcFiles(Operation):
         address = "127.0.1.1"  # as Debian names a host that has no address of its own
         if self.network == "pod" and (lease := network_of(self.places.settings).lease(self.places.uid)):
             address = lease.address
-        resolvers = Path("/etc/resolv.conf").read_text() if self.network == "host" else host_resolv_conf()
+        resolvers = _text_of(Path("/etc/resolv.conf")) if self.network == "host" else host_resolv_conf()
         return {
             "hosts": hosts_file(self.hostname, address, self.aliases),
             "hostname": f"{self.hostname}\n",
@@ -231,6 +231,14 @@ def destroy(settings: Settings, uid: str, *, timeout: float = 5.0) -> None:
     release(settings, uid, network=_had_network(status), timeout=timeout)
     logs.remove(settings.logs, uid)
     remove_tree(places.directory)
+
+
+def _text_of(path: Path) -> str:
+    """A file of the host that the host may do without: empty then."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def release(settings: Settings, uid: str, *, network: bool, timeout: float = 5.0) -> None:
