@@ -37,7 +37,7 @@ def test_help_lists_all_commands_in_groups_and_imports_none() -> None:
         assert f"  {entry.name} " in shown.stdout and entry.target.partition(":")[0] not in shown.stdout
 
 
-HEAVY = {"aiohttp", "asyncio", "msgspec", "pyroute2", "yaml", "psutil", "rich", "sqlite3", "tarfile", "ssl", "email"}
+HEAVY = {"aiohttp", "asyncio", "msgspec", "pyroute2", "yaml", "sqlite3", "tarfile", "ssl", "email"}
 
 
 def test_get_imports_nothing_heavy(tmp_path: Path) -> None:
