@@ -10,8 +10,6 @@ rawpod adds one thing of its own: a first mount with destination `/` and type `o
 Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/spec.md
 """
 
-# ruff: noqa: RUF012 - msgspec copies mutable defaults
-
 from __future__ import annotations
 
 from enum import StrEnum

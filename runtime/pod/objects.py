@@ -4,8 +4,6 @@ Only what rawpod carries out has a field here; Kubernetes' other fields are refu
 meanings are Kubernetes' own: https://kubernetes.io/docs/reference/kubernetes-api/
 """
 
-# ruff: noqa: RUF012 - msgspec copies mutable defaults
-
 from __future__ import annotations
 
 from typing import TypeAlias

@@ -3,8 +3,6 @@
 Fields without a default are always written, as Kubernetes does, also when they are false or zero.
 """
 
-# ruff: noqa: RUF012 - msgspec copies mutable defaults
-
 from __future__ import annotations
 
 import msgspec

@@ -20,6 +20,7 @@ from runtime.pod.shape import Ambiguous, DecimalNumber
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _DOCUMENT_SIZE = 5  # a document takes about as long to begin and end as five values to read
 MAX_SIZE = 200_000
 """The largest number of values in a file, where 64 characters of text count as one more and aliases are expanded."""
@@ -118,6 +119,9 @@ def _events(text: str) -> Iterator[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         wrong = error.problem or "not YAML"
+        if "nesting depth" in wrong:
+            # Some builds of libyaml scan ahead of the events and have a limit of their own.
+            raise _Located(mark.line + 1 if mark else 1, _TOO_DEEP) from None
         if error.context and error.context_mark and mark and error.context_mark.line != mark.line:
             wrong = f"{wrong} {error.context} that begins on line {error.context_mark.line + 1}"
         elif error.context:
@@ -168,7 +172,7 @@ class _Builder:
         if node is None:
             raise _Located(line, f"alias {shown(f'*{anchor}')} stands inside of what it names")
         if len(self.stack) + node.depth > MAX_DEPTH:
-            raise _Located(line, f"nested deeper than {MAX_DEPTH} levels")
+            raise _Located(line, _TOO_DEEP)
         self._add(node, line, None)
 
     def _scalar(self, event: Any, line: int) -> None:
@@ -181,7 +185,7 @@ class _Builder:
     def _open(self, event: Any, line: int) -> None:
         self._check_tag(event.tag, line)
         if len(self.stack) >= MAX_DEPTH:
-            raise _Located(line, f"nested deeper than {MAX_DEPTH} levels")
+            raise _Located(line, _TOO_DEEP)
         if event.anchor:
             self.anchors[event.anchor] = None
         is_mapping = isinstance(event, yaml.MappingStartEvent)

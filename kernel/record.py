@@ -1,0 +1,79 @@
+"""Plain data: classes whose annotated attributes are their fields, as dataclasses have them, at no cost to import.
+
+A runtime starts its interpreter anew for every command. `dataclasses` alone takes twice as long to import as the
+interpreter to start, and compiles source code for each class; this takes 20 µs a class. What a type checker
+needs to know is said by `dataclass_transform` (PEP 681).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # `typing` is not loaded at run time; type checkers take the name for true
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, ClassVar, Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        return lambda cls: cls
+
+
+class _Fields:
+    """What Record and Struct have in common. Keyword or positional arguments in the order of the annotations."""
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+    _required: ClassVar[frozenset[str]] = frozenset()
+    _copied: ClassVar[tuple[str, ...]] = ()  # fields whose default is a list or dict: each instance gets its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__annotations__", {})
+        fields = dict.fromkeys(cls._fields)
+        fields |= dict.fromkeys(name for name, kind in own.items() if not str(kind).startswith("ClassVar"))
+        cls._fields = tuple(fields)
+        cls._required = frozenset(name for name in fields if not hasattr(cls, name))
+        cls._copied = tuple(name for name in fields if isinstance(getattr(cls, name, None), (list, dict)))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        cls = type(self)
+        values = dict(zip(cls._fields, args, strict=False))
+        if len(args) > len(cls._fields) or not values.keys().isdisjoint(kwargs) or kwargs.keys() - set(cls._fields):
+            raise TypeError(f"{cls.__name__}() got arguments that it has no field for, or one twice")
+        values.update(kwargs)
+        if missing := cls._required - values.keys():
+            raise TypeError(f"{cls.__name__}() lacks {', '.join(sorted(missing))}")
+        for name in cls._copied:
+            if name not in values:
+                values[name] = getattr(cls, name).copy()
+        self.__dict__.update(values)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The fields' values in order, so that a record can be unpacked."""
+        return iter([getattr(self, name) for name in self._fields])
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return type(self)(**{name: getattr(self, name) for name in self._fields} | changes)
+
+
+@dataclass_transform(frozen_default=True)
+class Record(_Fields):
+    """Frozen data, compared by value and hashable as far as its values are."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot set {name!r}")
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self))
+
+
+@dataclass_transform()
+class Struct(_Fields):
+    """Data that may be changed, compared by value."""
+
+    __hash__ = None  # type: ignore[assignment]
