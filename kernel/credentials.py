@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, c_int, c_ulong
-from typing import NamedTuple
 
 from kernel.errors import SystemCallError
+from kernel.record import Record
 from kernel.syscalls import SystemCall
 
 _NAMES = (
@@ -46,7 +46,7 @@ _capget = SystemCall("capget", header=POINTER(_Header), data=POINTER(_Data))
 _capset = SystemCall("capset", header=POINTER(_Header), data=POINTER(_Data))
 
 
-class CapabilitySets(NamedTuple):
+class CapabilitySets(Record):
     """A thread's three sets, as bit masks (capabilities(7))."""
 
     effective: int

@@ -18,7 +18,10 @@ Messages are lower case, without a full stop, with the value quoted.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class RawpodError(Exception):

@@ -9,12 +9,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import NamedTuple
+
+from kernel.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    Instrument = Callable[["Event"], None]
 
 
-class Event(NamedTuple):
+class Event(Record):
     """One thing asked of the kernel.
 
     `time` is CLOCK_MONOTONIC in seconds, `errno` is 0 on success, `pid` is the asking process as it sees itself.
@@ -27,8 +33,6 @@ class Event(NamedTuple):
     time: float
     pid: int
 
-
-Instrument = Callable[[Event], None]
 
 instruments: list[Instrument] = []
 
@@ -65,12 +69,22 @@ def deliver(event: Event) -> None:
             print(f"rawpod: instrument {instrument!r} dropped: {error!r}", file=sys.stderr)
 
 
-@contextmanager
-def report(name: str, **arguments: object) -> Iterator[None]:
+class report:
     """Emit one event for the work inside: for netlink requests, cgroup writes and other seams to the kernel."""
-    try:
-        yield
-    except Exception as error:
-        emit(name, arguments, None, getattr(error, "errno", None) or -1)
-        raise
-    emit(name, arguments)
+
+    __slots__ = ("_arguments", "_name")
+
+    def __init__(self, name: str, **arguments: object) -> None:
+        self._name = name
+        self._arguments = arguments
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            emit(self._name, self._arguments)
+        elif isinstance(error, Exception):
+            emit(self._name, self._arguments, None, getattr(error, "errno", None) or -1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from ctypes import c_char_p, c_int, c_uint
-from typing import NamedTuple
 
+from kernel.record import Record
 from kernel.syscalls import SystemCall
 
 IN_MODIFY = 0x2
@@ -25,7 +25,7 @@ _inotify_init1 = SystemCall("inotify_init1", flags=c_int)
 _inotify_add_watch = SystemCall("inotify_add_watch", fd=c_int, path=c_char_p, mask=c_uint)
 
 
-class Change(NamedTuple):
+class Change(Record):
     """One inotify_event: the watch, what happened (IN_*), and the name within the watched directory."""
 
     watch: int

@@ -5,10 +5,12 @@ The list is built first and run afterwards. Rollback, narration and stepping rea
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
-
 from kernel.errors import RawpodError
+from kernel.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Assembly:
@@ -24,18 +26,18 @@ class Assembly:
         self.fds: dict[str, int] = {}
 
 
-class Operation(ABC):
-    """One step. Subclasses are frozen dataclasses: data that says all that execute() will do."""
+class Operation(Record):
+    """One step. Subclasses are records: data that says all that execute() will do."""
 
-    @abstractmethod
     def describe(self) -> str:
         """The step in the kernel's words: "bind /srv -> /data [ro]"."""
+        raise NotImplementedError
 
-    @abstractmethod
     def execute(self, assembly: Assembly) -> None:
         """Do it."""
+        raise NotImplementedError
 
-    def undo(self, assembly: Assembly) -> None:  # noqa: B027
+    def undo(self, assembly: Assembly) -> None:
         """Take back what it left outside the process. Must hold when the step had been done in part or not at all."""
 
 

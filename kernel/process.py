@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_void_p
-from typing import NamedTuple
 
 from kernel import events
 from kernel.errors import RawpodError, SystemCallError
+from kernel.record import Record
 from kernel.syscalls import SystemCall
 
 CLONE_NEWTIME = 0x00000080
@@ -27,6 +26,7 @@ CLONE_INTO_CGROUP = 0x200000000
 CLOSE_RANGE_CLOEXEC = 4
 
 _SYS_CLONE3 = 435
+_SIGCHLD = 17
 
 # PyDLL keeps the interpreter lock: the child must own it when it comes back into Python.
 _PYTHON = ctypes.PyDLL("libc.so.6", use_errno=True)
@@ -43,14 +43,14 @@ _sethostname = SystemCall("sethostname", name=c_char_p, length=c_size_t)
 _setdomainname = SystemCall("setdomainname", name=c_char_p, length=c_size_t)
 
 
-class Child(NamedTuple):
+class Child(Record):
     """What clone3 answers: in the child both are 0 and -1, in the parent the child's pid and a pidfd for it."""
 
     pid: int
     pidfd: int
 
 
-class ExitStatus(NamedTuple):
+class ExitStatus(Record):
     """How a process ended: its exit code, or the signal that ended it (0 for none)."""
 
     code: int
@@ -78,7 +78,7 @@ class _CloneArguments(ctypes.Structure):
     ]
 
 
-def clone3(flags: int, *, cgroup_fd: int = -1, exit_signal: int = signal.SIGCHLD) -> Child:
+def clone3(flags: int, *, cgroup_fd: int = -1, exit_signal: int = _SIGCHLD) -> Child:
     """clone3(2) without a new stack, as fork(2) with namespaces: returns twice. A pidfd is always made.
 
     With `cgroup_fd`, the directory of a v2 cgroup, the child begins its life in that cgroup. Only for a process of

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, NoReturn
 
 from kernel import events
 from kernel.errors import SystemCallError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 # By soname: find_library() starts a compiler or ldconfig.
 _LIBC = ctypes.CDLL("libc.so.6", use_errno=True)

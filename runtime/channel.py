@@ -91,7 +91,7 @@ class Channel:
     def forward_events(self) -> None:
         """In the child: send every event to the parent, whose instruments are the ones that matter."""
         if events.observed():
-            events.instruments[:] = [lambda event: self.send("event", event=event)]
+            events.instruments[:] = [lambda event: self.send("event", event=list(event))]
 
 
 def error_from(message: dict[str, Any]) -> RawpodError:

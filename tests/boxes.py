@@ -88,7 +88,7 @@ class Box:
     def shell(self, script: str, **process: Any) -> str:
         """What a shell script printed that succeeded."""
         status, printed = self.run(self.config("sh", "-c", script, **process))
-        assert status == (0, 0), printed
+        assert status == ExitStatus(0, 0), printed
         return printed
 
 

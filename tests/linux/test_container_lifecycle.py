@@ -6,6 +6,7 @@ import pytest
 
 from kernel import events
 from kernel.errors import BadInput, CommandNotExecutable, CommandNotFound, Conflict, ContainerError, NotFound
+from kernel.process import ExitStatus
 from runtime import spec, state
 from tests.boxes import output
 
@@ -16,7 +17,7 @@ def test_a_created_container_waits_until_it_is_started(box):
         assert state.load(box.bundle).status == "created"
         assert select.select([container.pidfd], [], [], 0.05)[0] == []
         container.start()
-        assert container.wait() == (0, 0)
+        assert container.wait() == ExitStatus(0, 0)
         assert state.load(box.bundle).status == "stopped"
         container.delete()
         assert read() == "ran\n"
@@ -26,7 +27,7 @@ def test_a_created_container_waits_until_it_is_started(box):
 
 @pytest.mark.parametrize("code", [0, 1, 7, 126, 255])
 def test_the_exit_code_is_the_payloads(box, code):
-    assert box.run(box.config("sh", "-c", f"exit {code}"))[0] == (code, 0)
+    assert box.run(box.config("sh", "-c", f"exit {code}"))[0] == ExitStatus(code, 0)
 
 
 def test_a_signal_is_told_from_an_exit_code(box):
@@ -34,7 +35,7 @@ def test_a_signal_is_told_from_an_exit_code(box):
     container.start()
     assert container.signal(signal.SIGKILL)
     status = container.wait()
-    assert (status, status.shell) == ((0, 9), 137)
+    assert (status, status.shell) == (ExitStatus(0, 9), 137)
     container.delete()
 
 

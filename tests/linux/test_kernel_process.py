@@ -6,7 +6,7 @@ import pytest
 
 from kernel import credentials, process
 from kernel.errors import RawpodError
-from kernel.process import clone3, pidfd_send_signal, process_start_time, wait_pidfd
+from kernel.process import ExitStatus, clone3, pidfd_send_signal, process_start_time, wait_pidfd
 
 
 def test_a_cloned_child_is_the_first_process_of_its_pid_namespace():
@@ -18,7 +18,7 @@ def test_a_cloned_child_is_the_first_process_of_its_pid_namespace():
     os.close(write)
     assert os.read(read, 10) == b"1"
     os.close(read)
-    assert wait_pidfd(child.pidfd) == (7, 0)
+    assert wait_pidfd(child.pidfd) == ExitStatus(7, 0)
     os.close(child.pidfd)
 
 
