@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 
 from kernel.errors import HostError, NotFound, SystemCallError
 from kernel.mounts import (
@@ -29,7 +28,6 @@ from rootfs.filesystems import propagate
 from rootfs.place import attach, attach_and_close, is_directory, new_filesystem, target_directory, target_file
 
 
-@dataclass(frozen=True)
 class Bind(Operation):
     """`source` of the host on `destination` in the root.
 
@@ -78,7 +76,6 @@ class Bind(Operation):
                 os.close(target)
 
 
-@dataclass(frozen=True)
 class PinSource(Operation):
     """Clone `source` before the mount namespace is cut off from the host's, for a later Bind of the same source.
 
@@ -95,7 +92,6 @@ class PinSource(Operation):
         assembly.fds[pinned_name(self.source)] = clone(self.source, recursive=self.recursive)
 
 
-@dataclass(frozen=True)
 class Remount(Operation):
     """Change the flags of what is mounted on `destination`: "remount" of mount(8), as far as a mount has flags."""
 
@@ -125,7 +121,6 @@ class Remount(Operation):
             os.close(target)
 
 
-@dataclass(frozen=True)
 class Mask(Operation):
     """Hide `path`: a file behind the host's /dev/null, a directory behind an empty read-only tmpfs.
 
@@ -149,7 +144,6 @@ class Mask(Operation):
         attach_and_close(cover, target)
 
 
-@dataclass(frozen=True)
 class ReadOnly(Operation):
     """Make `path`, with all that is mounted below it, read-only. A path that is not there needs nothing."""
 

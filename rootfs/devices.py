@@ -6,15 +6,18 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 from kernel.errors import ContainerError, HostError, NotSupported
 from kernel.mounts import AT_EMPTY_PATH, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, OPEN_TREE_CLONE, open_tree, statfs_type
 from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
+from kernel.record import Record
 from rootfs.filesystems import Filesystem
 from rootfs.place import attach_and_close, real_directory, target_directory, target_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 # ioctl_tty(2)
 _TIOCSPTLCK = 0x40045431
@@ -25,7 +28,7 @@ _DEVPTS_SUPER_MAGIC = 0x1CD1
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-class Device(NamedTuple):
+class Device(Record):
     """A device below /dev. `type` is c, u, b or p as in the OCI runtime-spec."""
 
     path: str
@@ -58,7 +61,6 @@ _LINKS = (
 )
 
 
-@dataclass(frozen=True)
 class Dev(Filesystem):
     """A fresh tmpfs on /dev with `devices` and the usual links.
 
@@ -126,7 +128,6 @@ def _bind(device: Device, number: int, parent: int, name: str) -> None:
         os.close(pinned)
 
 
-@dataclass(frozen=True)
 class Console(Operation):
     """A pseudo-terminal of the container's own devpts, its end for the payload bound on /dev/console.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from ctypes import c_int
 
 from kernel.syscalls import SystemCall
@@ -35,8 +34,10 @@ def new_file(directory: int, name: str, data: bytes, *, mode: int = 0o644, uid: 
 def replace_file(directory: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
     """Put file `name` in place of whatever had the name: after a crash it is the old or the new one, whole."""
     temporary = f".{name[:200]}.new"
-    with suppress(FileNotFoundError):
+    try:
         os.unlink(temporary, dir_fd=directory)
+    except FileNotFoundError:
+        pass
     fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
     try:
         write_all(fd, data)

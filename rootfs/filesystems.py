@@ -6,8 +6,6 @@ Each is made detached by fsopen(2), so what is mounted is what was asked for, an
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import ClassVar
 
 from kernel.mounts import AT_EMPTY_PATH, AT_RECURSIVE, MS_REC, mount_setattr
 from kernel.operation import Assembly, Operation
@@ -15,8 +13,11 @@ from rootfs import options
 from rootfs.copy import copy_tree
 from rootfs.place import attach, new_filesystem, real_directory, target_directory
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
-@dataclass(frozen=True)
+
 class Filesystem(Operation):
     """A fresh filesystem on `destination`.
 
@@ -73,7 +74,6 @@ class Filesystem(Operation):
         """What the filesystem holds before anybody sees it: nothing, unless a subclass puts something in."""
 
 
-@dataclass(frozen=True)
 class OtherFilesystem(Filesystem):
     """A filesystem that is none of those below, named by `type`."""
 
@@ -83,7 +83,6 @@ class OtherFilesystem(Filesystem):
         return self.type
 
 
-@dataclass(frozen=True)
 class Tmpfs(Filesystem):
     """A tmpfs. Without a "mode=" it takes the mode of the directory it covers; `copy_up` copies its contents, too."""
 

@@ -17,9 +17,6 @@ upper layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-
 from kernel.errors import BadInput, NotSupported
 from kernel.mounts import MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC
 from kernel.operation import Operation
@@ -29,6 +26,10 @@ from rootfs.devices import DEFAULT_DEVICES, Console, Dev, Device
 from rootfs.filesystems import CgroupView, Devpts, Filesystem, Mqueue, OtherFilesystem, Proc, Sysfs, Tmpfs
 from rootfs.overlay import OverlayRoot
 from rootfs.roots import BindRoot, MakePropagation, PivotRoot, ReadOnlyRoot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "DEFAULT_DEVICES",
@@ -131,7 +132,7 @@ def _view(view: CgroupView, parsed: options.MountOptions) -> CgroupView:
         _refuse(view.destination, "cgroup", ("rw",))
     # Options of a cgroup2 mount are those of the one hierarchy, which is the host's.
     _refuse(view.destination, "cgroup", view.data)
-    return replace(view, attributes=view.attributes | MOUNT_ATTR_RDONLY)
+    return view.replace(attributes=view.attributes | MOUNT_ATTR_RDONLY)
 
 
 def _check_destination(destination: str) -> None:

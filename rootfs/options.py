@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
 from kernel.errors import NotSupported
 from kernel.mounts import (
     MOUNT_ATTR__ATIME,
@@ -22,6 +19,11 @@ from kernel.mounts import (
     MS_SLAVE,
     MS_UNBINDABLE,
 )
+from kernel.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # (set, clear). The access times are one field of the attributes, not bits: to set one clears the field first.
 _ATTRIBUTES: dict[str, tuple[int, int]] = {
@@ -66,7 +68,7 @@ _SUPERBLOCK = frozenset(
 _NOTHING_TO_DO = frozenset({"defaults", "silent", "loud"})
 
 
-class MountOptions(NamedTuple):
+class MountOptions(Record):
     """Options parsed. `set`, `clear` are MOUNT_ATTR_* of the mount itself, `tree_*` of all mounts below it as well.
 
     `propagation` is 0 or MS_*, with MS_REC for the whole tree. `data` goes to the filesystem, in order.

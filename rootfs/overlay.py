@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from kernel.errors import BadInput, SystemCallError
 from kernel.mounts import (
@@ -20,8 +18,8 @@ from kernel.mounts import (
     move_mount,
 )
 from kernel.operation import Assembly, Operation
+from kernel.record import Record
 from rootfs.place import explained
-from rootfs.removal import remove_tree
 
 # fsconfig(2) copies at most 255 bytes of a string and the terminating zero.
 _STRING_MAX = 255
@@ -30,7 +28,6 @@ _STRING_MAX = 255
 _REMOVED = ".removed-"
 
 
-@dataclass(frozen=True)
 class OverlayRoot(Operation):
     """An overlay of `lowers` (topmost first) under `upper`, attached over "/" and left as the assembly's root.
 
@@ -101,7 +98,7 @@ def attach_root(root: int) -> None:
     move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH)
 
 
-class UpperDirectories(NamedTuple):
+class UpperDirectories(Record):
     """A container's upper and work directory."""
 
     upper: str
@@ -144,6 +141,8 @@ def remove_upper(root: str | os.PathLike[str], name: str) -> None:
     It takes another name first, so a removal that is cut short leaves nothing under `name`; the next removal
     of the same name finishes it. Nothing may have the overlay mounted any more.
     """
+    from rootfs.removal import remove_tree  # not for those who only mount
+
     _check_name(name)
     try:
         parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 
 from kernel.errors import ContainerError, SystemCallError
 from kernel.mounts import (
@@ -30,6 +29,10 @@ from kernel.paths import (
     mkdir_in_root,
     openat2,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LINKS_MAX = 40  # as path_resolution(7)
 

@@ -6,9 +6,10 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # ioctl_iflags(2)
 _FS_IOC_GETFLAGS = 0x80086601
@@ -37,7 +38,7 @@ def remove_tree(parent: int, name: str) -> None:
             _empty(top)
         finally:
             os.close(top)
-        _retry_without_flags(parent, name, lambda: os.rmdir(name, dir_fd=parent))
+        _rmdir(parent, name)
 
 
 def _empty(top: int) -> None:
@@ -53,7 +54,7 @@ def _empty(top: int) -> None:
                 count = _flatten(below, top, count)
             finally:
                 os.close(below)
-            _retry_without_flags(top, name, partial(os.rmdir, name, dir_fd=top))
+            _rmdir(top, name)
 
 
 def _flatten(directory: int, top: int, count: int) -> int:
@@ -86,13 +87,19 @@ def _unlink_all(directory: int, at_most: int = 1024) -> list[str]:
                         break
                 else:
                     unlinked = True
-                    with suppress(FileNotFoundError):
+                    try:
                         _unlink(directory, entry.name)
+                    except FileNotFoundError:
+                        pass
     return found
 
 
 def _unlink(directory: int, name: str) -> None:
     _retry_without_flags(directory, name, lambda: os.unlink(name, dir_fd=directory))
+
+
+def _rmdir(directory: int, name: str) -> None:
+    _retry_without_flags(directory, name, lambda: os.rmdir(name, dir_fd=directory))
 
 
 def _move(source: int, name: str, target: int, new: str) -> None:

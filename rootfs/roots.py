@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from kernel.mounts import (
     AT_EMPTY_PATH,
@@ -27,7 +26,6 @@ from rootfs.overlay import attach_root
 _NAMES = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared", MS_UNBINDABLE: "unbindable"}
 
 
-@dataclass(frozen=True)
 class MakePropagation(Operation):
     """Set the propagation of every mount of the new namespace, so that nothing mounted from now on shows outside.
 
@@ -44,7 +42,6 @@ class MakePropagation(Operation):
         mount(None, "/", None, self.flags)
 
 
-@dataclass(frozen=True)
 class BindRoot(Operation):
     """Directory `path` of the host, with what is mounted below it, as the root."""
 
@@ -60,7 +57,6 @@ class BindRoot(Operation):
         assembly.root = root
 
 
-@dataclass(frozen=True)
 class ReadOnlyRoot(Operation):
     """Make the root's own mount read-only, not what is mounted in it. After the last mount target is made."""
 
@@ -71,7 +67,6 @@ class ReadOnlyRoot(Operation):
         mount_setattr(assembly.root, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY)
 
 
-@dataclass(frozen=True)
 class PivotRoot(Operation):
     """Make the assembly's root the root of the mount namespace, let go of the old one, and stand in "/".
 
