@@ -5,38 +5,53 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 from cgroups.files import NO_INTERNAL_PROCESS, mkdir, read, read_raw, refusal, rmdir, write
 from kernel.errors import BadInput, Conflict, HostError, NotFound
+from kernel.record import Record
+
+TYPE_CHECKING = False  # `typing` is not loaded at run time; type checkers take the name for true
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _EVACUATION_PASSES = 100
 _THREADED = frozenset({"cpu", "cpuset", "perf_event", "pids"})
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(Record):
     """A cgroup by its directory. The object holds nothing: the kernel is asked each time."""
 
-    path: Path
+    path: str
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """The last component of its path."""
+        return os.path.basename(self.path)
+
+    @property
+    def parent(self) -> Cgroup:
+        """The cgroup above; its directory may lie outside of the hierarchy."""
+        return Cgroup(os.path.dirname(self.path))
+
+    def file(self, name: str) -> str:
+        """The path of one of its files."""
+        return f"{self.path}/{name}"
 
     def child(self, name: str) -> Cgroup:
         """The cgroup `name` directly below this one, whether it exists or not."""
-        return Cgroup(self.path / name)
+        return Cgroup(os.path.join(self.path, name))
 
     def exists(self) -> bool:
         """Whether the directory is there."""
-        return self.path.is_dir()
+        return os.path.isdir(self.path)
 
     def create(self, parents: bool = True) -> Cgroup:
         """Make the directory, with `parents` the ones above too; what is there already stays. Answers itself."""
-        if parents and not self.path.parent.is_dir():
-            Cgroup(self.path.parent).create()
+        if parents and not self.parent.exists():
+            self.parent.create()
         mkdir(self.path)
         return self
 
@@ -58,11 +73,11 @@ class Cgroup:
 
     def controllers(self) -> frozenset[str]:
         """The controllers that act on this cgroup, so that its limit files are there."""
-        return frozenset(read(self.path / "cgroup.controllers").split())
+        return frozenset(read(self.file("cgroup.controllers")).split())
 
     def enabled(self) -> frozenset[str]:
         """The controllers this cgroup hands on to its children."""
-        return frozenset(read(self.path / "cgroup.subtree_control").split())
+        return frozenset(read(self.file("cgroup.subtree_control")).split())
 
     def enable(self, controllers: Iterable[str]) -> None:
         """Hand controllers on to the children (cgroup.subtree_control).
@@ -73,19 +88,19 @@ class Cgroup:
         wanted = set(controllers) - self.enabled()
         # The kernel would let cpu, cpuset and pids be enabled beside processes, and make of this cgroup the root of a
         # threaded subtree, whose children take no process. The top of the hierarchy, without a type, is exempt.
-        if wanted and (self.path / "cgroup.type").exists() and self.processes():
+        if wanted and os.path.exists(self.file("cgroup.type")) and self.processes():
             raise Conflict(f'cannot enable {", ".join(sorted(wanted))} in "{self.path}"', remedy=NO_INTERNAL_PROCESS)
         # Those that are refused beside processes come first, for a process that arrived meanwhile.
         for controller in sorted(wanted, key=lambda name: (name in _THREADED, name)):
-            write(self.path / "cgroup.subtree_control", f"+{controller}")
+            write(self.file("cgroup.subtree_control"), f"+{controller}")
 
     def add(self, pid: int) -> None:
         """Move a process, with all its threads, into this cgroup."""
-        write(self.path / "cgroup.procs", str(pid))
+        write(self.file("cgroup.procs"), str(pid))
 
     def processes(self) -> list[int]:
         """The pids in this cgroup, not below; processes of other pid namespaces have none and are left out."""
-        return [pid for line in read(self.path / "cgroup.procs").split() if (pid := int(line))]
+        return [pid for line in read(self.file("cgroup.procs")).split() if (pid := int(line))]
 
     def evacuate(self, into: Cgroup) -> list[int]:
         """Move every process of this cgroup into another and answer their pids.
@@ -109,11 +124,11 @@ class Cgroup:
 
     def kill(self) -> None:
         """SIGKILL every process in this cgroup and below, forks in flight included (cgroup.kill, Linux 5.14)."""
-        write(self.path / "cgroup.kill", "1")
+        write(self.file("cgroup.kill"), "1")
 
     def freeze(self, timeout: float = 5.0) -> None:
         """Stop every process here and below, and wait until all are; raises HostError after `timeout` seconds."""
-        write(self.path / "cgroup.freeze", "1")
+        write(self.file("cgroup.freeze"), "1")
         if not self._wait_event("frozen", "1", timeout):
             raise HostError(
                 f'cgroup "{self.path}" is not frozen after {timeout:g} s',
@@ -122,7 +137,7 @@ class Cgroup:
 
     def thaw(self, timeout: float = 5.0) -> None:
         """Let the processes run again, and wait until they may; an ancestor that is frozen still holds them."""
-        write(self.path / "cgroup.freeze", "0")
+        write(self.file("cgroup.freeze"), "0")
         if not self._wait_event("frozen", "0", timeout):
             raise HostError(f'cgroup "{self.path}" is still frozen', remedy="thaw the ancestor that is frozen")
 
@@ -141,14 +156,14 @@ class Cgroup:
     def events_fd(self) -> int:
         """A descriptor of cgroup.events for a loop of the caller's own: it becomes ready for POLLPRI at each change."""
         try:
-            return os.open(self.path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self.file("cgroup.events"), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise refusal("open", self.path / "cgroup.events", None, error) from error
+            raise refusal("open", self.file("cgroup.events"), None, error) from error
 
     def oom_kills(self) -> int:
         """How many processes here and below the kernel killed for want of memory; 0 without the memory controller."""
         try:
-            return int(_pairs(read_raw(self.path / "memory.events")).get("oom_kill", "0"))
+            return int(_pairs(read_raw(self.file("memory.events"))).get("oom_kill", "0"))
         except OSError:
             return 0
 
@@ -167,7 +182,7 @@ class Cgroup:
                     raise Conflict(f"{error.message}: processes {pids}", remedy="kill them first") from error
                 rmdir(directory)
 
-    def _deepest_first(self) -> list[Path]:
+    def _deepest_first(self) -> list[str]:
         # A list grown while it is walked: cgroups may be nested deeper than Python recurses.
         directories = [self]
         for cgroup in directories:
@@ -176,7 +191,7 @@ class Cgroup:
 
     def _events(self) -> dict[str, str]:
         try:
-            return _pairs(read(self.path / "cgroup.events"))
+            return _pairs(read(self.file("cgroup.events")))
         except NotFound:
             return {}
 
@@ -201,7 +216,7 @@ class Cgroup:
             os.close(descriptor)
 
 
-def prepare(top: Path, cgroup: Cgroup, controllers: Iterable[str], spare: str = "system") -> Cgroup:
+def prepare(top: str, cgroup: Cgroup, controllers: Iterable[str], spare: str = "system") -> Cgroup:
     """Create `cgroup` below `top` and hand `controllers` down to its children. Answers `cgroup`.
 
     `top` is the delegated subtree's directory. Where a cgroup on the way has processes, as a delegated systemd unit
@@ -209,10 +224,12 @@ def prepare(top: Path, cgroup: Cgroup, controllers: Iterable[str], spare: str = 
     enable controllers while they are there. Raises ControllerMissing for a controller that `top` does not have.
     """
     wanted = frozenset(controllers)
-    if cgroup.path != top and top not in cgroup.path.parents:
+    if not is_below(cgroup.path, top):
         raise BadInput(f'cgroup "{cgroup}" is outside of the delegated "{top}"', remedy="name one below it")
     cgroup.create()
-    way = [Cgroup(path) for path in (cgroup.path, *cgroup.path.parents) if path == top or top in path.parents]
+    way = [cgroup]
+    while len(way[-1].path) > len(top):
+        way.append(way[-1].parent)
     for step in reversed(way):
         try:
             step.enable(wanted)
@@ -222,6 +239,11 @@ def prepare(top: Path, cgroup: Cgroup, controllers: Iterable[str], spare: str = 
             step.evacuate(cgroup.child(spare).create())
             step.enable(wanted)
     return cgroup
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether `path` is the directory `top` or lies in it, by their names."""
+    return path == top or path.startswith(top if top.endswith("/") else f"{top}/")
 
 
 def _read_again(descriptor: int) -> dict[str, str]:

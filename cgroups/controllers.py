@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-
-from cgroups.cgroup import Cgroup
 from cgroups.files import write
-from cgroups.hierarchy import Hierarchy
 from kernel.errors import BadInput, ControllerMissing
+from kernel.record import Record
+
+TYPE_CHECKING = False  # `typing` is not loaded at run time; type checkers take the name for true
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from cgroups.cgroup import Cgroup
+    from cgroups.hierarchy import Hierarchy
 
 MAX = -1
 """In a limit: no limit, "max" to the kernel."""
@@ -17,8 +19,7 @@ MAX = -1
 _CORE_FILES = frozenset({"cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"})
 
 
-@dataclass(frozen=True, slots=True)
-class IoMax:
+class IoMax(Record):
     """Limits of one block device by its number: bytes and operations a second (io.max). None leaves it as it is."""
 
     major: int
@@ -36,8 +37,7 @@ class IoMax:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Record):
     """What a cgroup may use. None leaves the kernel's default; MAX lifts a limit.
 
     Memory and swap in bytes, quota and period in microseconds (of CPU time over all cores, in each period), weight
@@ -55,7 +55,7 @@ class Limits:
     cpuset_mems: str | None = None
     pids_max: int | None = None
     io_max: tuple[IoMax, ...] = ()
-    unified: Mapping[str, str] = field(default_factory=dict)
+    unified: Mapping[str, str] = {}
 
     def needs(self) -> frozenset[str]:
         """The controllers without which some of these limits would not hold."""
@@ -80,18 +80,16 @@ class Limits:
         """These limits less those of `controllers`: what can still be set where they are missing."""
         dropped = frozenset(controllers)
         changes: dict[str, object] = {
-            item.name: item.default
-            for item in fields(self)
-            if item.name != "unified" and _CONTROLLER_OF_FIELD[item.name] in dropped
+            name: getattr(Limits, name) for name, controller in _CONTROLLER_OF_FIELD.items() if controller in dropped
         }
         unified = {name: text for name, text in self.unified.items() if controller_of(name) not in dropped}
-        return replace(self, unified=unified, **changes)  # type: ignore[arg-type]
+        return self.replace(unified=unified, **changes)
 
     def apply(self, cgroup: Cgroup) -> None:
         """Write every limit that is set. Raises ControllerMissing, BadInput or NotFound with the file named."""
         self.validate()
         for name, text in self.files():
-            write(cgroup.path / name, text)
+            write(cgroup.file(name), text)
 
     def files(self) -> Iterator[tuple[str, str]]:
         """The writes that `apply` makes, in order.
@@ -170,6 +168,8 @@ def weight_from_shares(shares: int) -> int:
     """
     if shares == 0:
         return 100
+    import math
+
     log = math.log2(min(max(shares, 2), 262144))
     return max(1, min(10000, math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-from pathlib import Path
 
 from kernel import events
 from kernel.errors import (
@@ -23,7 +22,7 @@ from kernel.errors import (
 )
 
 
-def read(path: Path) -> str:
+def read(path: str) -> str:
     """A cgroup file's text. Raises what `refusal` makes of the kernel's errno."""
     try:
         return read_raw(path)
@@ -31,7 +30,7 @@ def read(path: Path) -> str:
         raise refusal("read", path, None, error) from error
 
 
-def read_raw(path: Path) -> str:
+def read_raw(path: str) -> str:
     """A cgroup file's text, with OSError as the kernel gave it; a fifth of the time of Path.read_text."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -43,10 +42,10 @@ def read_raw(path: Path) -> str:
         os.close(descriptor)
 
 
-def write(path: Path, value: str) -> None:
+def write(path: str, value: str) -> None:
     """Write `value` in one write(2): cgroupfs takes each write as one whole request."""
     try:
-        with events.report("cgroup_write", path=str(path), value=value):
+        with events.report("cgroup_write", path=path, value=value):
             # No O_CREAT: a file that is not there means a controller that is not enabled.
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -57,55 +56,56 @@ def write(path: Path, value: str) -> None:
         raise refusal("write", path, value, error) from error
 
 
-def mkdir(path: Path) -> None:
+def mkdir(path: str) -> None:
     """Create a cgroup; one that is there already is left as it is."""
     try:
-        with events.report("cgroup_mkdir", path=str(path)):
-            path.mkdir(0o755)
+        with events.report("cgroup_mkdir", path=path):
+            os.mkdir(path, 0o755)
     except FileExistsError:
         return
     except OSError as error:
         raise refusal("create", path, None, error) from error
 
 
-def rmdir(path: Path) -> None:
+def rmdir(path: str) -> None:
     """Remove one cgroup without children; one that is gone already is no error."""
     try:
-        with events.report("cgroup_rmdir", path=str(path)):
-            path.rmdir()
+        with events.report("cgroup_rmdir", path=path):
+            os.rmdir(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise refusal("remove", path, None, error) from error
 
 
-def refusal(action: str, path: Path, value: str | None, error: OSError) -> RawpodError:
+def refusal(action: str, path: str, value: str | None, error: OSError) -> RawpodError:
     """The typed error for an errno that cgroupfs gave for `action` on `path`."""
     number = error.errno or 0
     kind = _kind(action, path, value)
     found = _REFUSALS.get((kind, number)) or _REFUSALS.get(("", number))
     if found is None:
-        return SystemCallError(action, {"path": str(path), "value": value}, number)
+        return SystemCallError(action, {"path": path, "value": value}, number)
     error_type, remedy = found
     reason = os.strerror(number)
     what = f'cannot {action} "{path}"' + ("" if value is None else f' with "{value}"')
     what += f": {reason[:1].lower()}{reason[1:]}"
-    if kind in ("read", "limit") and number == errnos.ENOENT and not path.parent.is_dir():
+    if kind in ("read", "limit") and number == errnos.ENOENT and not os.path.isdir(os.path.dirname(path)):
         return NotFound(what, remedy="there is no such cgroup")
     if error_type is ControllerMissing:
-        controller = value.lstrip("+") if kind == "enable" and value else path.name.partition(".")[0]
+        controller = value.lstrip("+") if kind == "enable" and value else os.path.basename(path).partition(".")[0]
         return ControllerMissing(controller, what, remedy=remedy)
     return error_type(what, remedy=remedy)
 
 
-def _kind(action: str, path: Path, value: str | None) -> str:
+def _kind(action: str, path: str, value: str | None) -> str:
     if action != "write":
         return action
-    if path.name == "cgroup.subtree_control":
+    name = os.path.basename(path)
+    if name == "cgroup.subtree_control":
         return "disable" if value and value.startswith("-") else "enable"
-    if path.name == "cgroup.procs":
+    if name == "cgroup.procs":
         return "move"
-    return "core" if path.name.startswith("cgroup.") else "limit"
+    return "core" if name.startswith("cgroup.") else "limit"
 
 
 NO_INTERNAL_PROCESS = "a cgroup with processes of its own cannot enable controllers: evacuate them into a child first"

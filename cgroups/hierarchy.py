@@ -8,12 +8,11 @@ controllers stay on v1, and inside a cgroup namespace the mount shows only a par
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from cgroups.files import read
+from cgroups.files import read, read_raw
 from cgroups.mountinfo import MountRow, parse_membership, parse_mountinfo
 from kernel.errors import BadInput, HostError
+from kernel.record import Record
 
 V2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 """The controllers rawpod sets limits with."""
@@ -27,8 +26,7 @@ _MOUNT_REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(Record):
     """The cgroup2 hierarchy as this process sees it.
 
     mount: where cgroup2 is mounted. mount_root: the cgroup shown there, as /proc/self/cgroup would name it.
@@ -38,16 +36,16 @@ class Hierarchy:
     disabled: controllers that the kernel has and was told not to use.
     """
 
-    mount: Path
-    root: Path
+    mount: str
+    root: str
     controllers: frozenset[str]
-    v1_controllers: dict[str, Path | None]
-    own: Path
+    v1_controllers: dict[str, str | None]
+    own: str
     hybrid: bool
     mount_root: str = "/"
-    disabled: frozenset[str] = field(default=frozenset())
+    disabled: frozenset[str] = frozenset()
 
-    def at(self, path: str) -> Path:
+    def at(self, path: str) -> str:
         """The directory of a cgroup given as /proc/self/cgroup shows it ("/rawpod-demo"), on any layout.
 
         Raises BadInput for a path that is relative, climbs with ".." or lies outside of what the mount shows.
@@ -58,13 +56,15 @@ class Hierarchy:
             )
         return _directory(self.mount, self.mount_root, path)
 
-    def subtree(self, path: str | None) -> Path:
+    def subtree(self, path: str | None) -> str:
         """The directory rawpod works below: `path` as `at` takes it, or rawpod/ in the delegated subtree for None."""
-        return self.root / "rawpod" if path is None else self.at(path)
+        return os.path.join(self.root, "rawpod") if path is None else self.at(path)
 
-    def name(self, directory: Path) -> str:
+    def name(self, directory: str) -> str:
         """The inverse of `at`: how /proc/PID/cgroup names the cgroup at `directory`."""
-        below = directory.relative_to(self.mount)
+        below = _below(self.mount, directory)
+        if below is None:
+            raise BadInput(f'"{directory}" is no cgroup: cgroup2 is mounted at "{self.mount}"')
         return os.path.normpath(os.path.join(self.mount_root, below))
 
     def remedy(self, controller: str) -> str:
@@ -82,10 +82,10 @@ class Hierarchy:
         return "this kernel was built without it"
 
 
-def find(proc: Path = Path("/proc")) -> Hierarchy:
+def find(proc: str = "/proc") -> Hierarchy:
     """Find the hierarchy from /proc/self. Raises HostError with a remedy where there is no usable cgroup2 mount."""
-    rows = parse_mountinfo((proc / "self/mountinfo").read_text())
-    membership = parse_membership((proc / "self/cgroup").read_text())
+    rows = parse_mountinfo(read_raw(f"{proc}/self/mountinfo"))
+    membership = parse_membership(read_raw(f"{proc}/self/cgroup"))
     if membership.unified is None:
         raise HostError("this kernel has no cgroup v2", remedy="rawpod needs Linux 6.1 or later with CONFIG_CGROUPS")
     mounts = [row for row in rows if row.filesystem == "cgroup2" and _visible(row)]
@@ -102,7 +102,7 @@ def find(proc: Path = Path("/proc")) -> Hierarchy:
     return Hierarchy(
         mount=row.mount_point,
         root=root,
-        controllers=frozenset(read(root / "cgroup.controllers").split()),
+        controllers=frozenset(read(os.path.join(root, "cgroup.controllers")).split()),
         v1_controllers={name: _v1_mount(rows, name) for name in membership.v1},
         own=own,
         hybrid=bool(membership.v1),
@@ -111,7 +111,7 @@ def find(proc: Path = Path("/proc")) -> Hierarchy:
     )
 
 
-def delegated(own: Path, mount: Path) -> Path:
+def delegated(own: str, mount: str) -> str:
     """The nearest of `own` and its ancestors that is delegated, else the top of the mount.
 
     systemd marks a delegated unit's cgroup with an extended attribute, "trusted.delegate" for root and "user.delegate"
@@ -121,11 +121,11 @@ def delegated(own: Path, mount: Path) -> Path:
     while directory != mount:
         if any(_attribute(directory, name) == b"1" for name in ("trusted.delegate", "user.delegate")):
             return directory
-        directory = directory.parent
+        directory = os.path.dirname(directory)
     return mount
 
 
-def _attribute(directory: Path, name: str) -> bytes | None:
+def _attribute(directory: str, name: str) -> bytes | None:
     try:
         return os.getxattr(directory, name)
     except OSError:
@@ -135,7 +135,7 @@ def _attribute(directory: Path, name: str) -> bytes | None:
 def _visible(row: MountRow) -> bool:
     """Whether the row's mount is what its mount point leads to: later mounts cover earlier ones."""
     try:
-        status = row.mount_point.stat()
+        status = os.stat(row.mount_point)
     except OSError:
         return False
     return (os.major(status.st_dev), os.minor(status.st_dev)) == row.device
@@ -154,26 +154,26 @@ def _below(root: str, cgroup: str) -> str | None:
     return cgroup[len(root) + 1 :] if cgroup.startswith(root + "/") else None
 
 
-def _directory(mount: Path, mount_root: str, cgroup: str) -> Path:
+def _directory(mount: str, mount_root: str, cgroup: str) -> str:
     below = _below(mount_root, cgroup)
     if below is None:
         raise BadInput(
             f'cgroup "{cgroup}" is outside of "{mount_root}", which is all that "{mount}" shows',
             remedy=f'name one below "{mount_root}"',
         )
-    return mount / below
+    return os.path.normpath(os.path.join(mount, below))
 
 
-def _v1_mount(rows: list[MountRow], controller: str) -> Path | None:
+def _v1_mount(rows: list[MountRow], controller: str) -> str | None:
     return next(
         (row.mount_point for row in rows if row.filesystem == "cgroup" and controller in row.super_options), None
     )
 
 
-def _disabled(proc: Path) -> frozenset[str]:
+def _disabled(proc: str) -> frozenset[str]:
     """Controllers the kernel has but was told not to use (the "enabled" column of /proc/cgroups)."""
     try:
-        lines = (proc / "cgroups").read_text().splitlines()[1:]
+        lines = read_raw(f"{proc}/cgroups").splitlines()[1:]
     except OSError:  # gone where v1 is not built in
         return frozenset()
     return frozenset(line.split()[0] for line in lines if line.split()[3] == "0")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from kernel.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class MountRow:
+class MountRow(Record):
     """One line of mountinfo, with the octal escapes of the paths undone."""
 
     device: tuple[int, int]
     root: str
-    mount_point: Path
+    mount_point: str
     filesystem: str
     super_options: frozenset[str]
 
@@ -29,7 +27,7 @@ def parse_mountinfo(text: str) -> list[MountRow]:
             MountRow(
                 device=(int(major), int(minor)),
                 root=unescape(fields[3]),
-                mount_point=Path(unescape(fields[4])),
+                mount_point=unescape(fields[4]),
                 filesystem=fields[separator + 1],
                 super_options=frozenset(fields[separator + 3].split(",")),
             )
@@ -45,8 +43,7 @@ def unescape(field: str) -> str:
     return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in escaped)
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(Record):
     """What /proc/PID/cgroup says: the cgroup on v2 and the hierarchy of each controller that is on v1."""
 
     unified: str | None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cgroups.cgroup import Cgroup
 from cgroups.files import read_raw
 from kernel.errors import NotFound
+from kernel.record import Record
 
 MAX = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Record):
     """Bytes; `max` is -1 without a limit. `file` is page cache, `anonymous` what processes allocated."""
 
     current: int
@@ -24,8 +22,7 @@ class Memory:
     oom_kills: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(Record):
     """Microseconds of CPU time. The figures of throttling are None without the cpu controller."""
 
     usage_us: int
@@ -36,8 +33,7 @@ class Cpu:
     throttled_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pids:
+class Pids(Record):
     """Tasks; `max` is -1 without a limit. `refused` counts forks refused by this cgroup's limit."""
 
     current: int
@@ -45,8 +41,7 @@ class Pids:
     refused: int
 
 
-@dataclass(frozen=True, slots=True)
-class Io:
+class Io(Record):
     """Bytes and operations on one block device ("8:0")."""
 
     rbytes: int
@@ -55,8 +50,7 @@ class Io:
     wios: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(Record):
     """The share of time, in percent over 10, 60 and 300 s, in which tasks waited; `total_us` since the start."""
 
     avg10: float
@@ -65,8 +59,7 @@ class Pressure:
     total_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Record):
     """One reading. A part is None where its controller is not enabled; `pressure` has the resources the kernel tracks.
 
     The keys of `pressure` are "cpu", "memory", "io" and "irq"; those of each are "some" and "full".
@@ -77,6 +70,10 @@ class Stats:
     pids: Pids | None
     io: dict[str, Io] | None
     pressure: dict[str, dict[str, Pressure]]
+
+    def to_json(self) -> dict[str, object]:
+        """The figures as plain data, under the names that they have here."""
+        return {name: _plain(getattr(self, name)) for name in self._fields}
 
 
 def read(cgroup: Cgroup) -> Stats:
@@ -162,10 +159,18 @@ def _io(cgroup: Cgroup) -> dict[str, Io] | None:
     return None if text is None else parse_io(text)
 
 
+def _plain(value: object) -> object:
+    if isinstance(value, Record):
+        return {name: getattr(value, name) for name in value._fields}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
 def _text(cgroup: Cgroup, name: str) -> str | None:
     """The file's text; None where the controller is off (ENOENT) or pressure is not tracked (EOPNOTSUPP)."""
     try:
-        return read_raw(cgroup.path / name)
+        return read_raw(cgroup.file(name))
     except OSError:
         return None
 

@@ -69,9 +69,8 @@ def mounts(state: Path, root: Path) -> Iterator[Resource]:
     """Every mount of this mount namespace; those below the pods' directories have an owner."""
     homes = (state / "pods", root / "overlay")
     for row in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
-        owner = next(
-            (row.mount_point.relative_to(home).parts[0] for home in homes if home in row.mount_point.parents), ""
-        )
+        point = Path(row.mount_point)
+        owner = next((point.relative_to(home).parts[0] for home in homes if home in point.parents), "")
         kind = "pinned namespace" if row.filesystem == "nsfs" else "mount"
         yield Resource(kind, f"{row.mount_point} ({row.filesystem})", owner)
 

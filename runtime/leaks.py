@@ -184,7 +184,7 @@ def _subtrees(settings: Settings) -> list[Path]:
         hierarchy = find()
     except HostError:
         return []
-    own = hierarchy.subtree(settings.cgroup)
+    own = Path(hierarchy.subtree(settings.cgroup))
     other = _subtree_of_supervisor(settings, hierarchy) if settings.cgroup is None else None
     return [own] if other in (None, own) else [own, other]
 
@@ -194,7 +194,7 @@ def _subtree_of_supervisor(settings: Settings, hierarchy: Hierarchy) -> Path | N
     process = next((process for process in inventory.processes() if process.pid == pid), None)
     if process is None or not process.cgroup.endswith(f"/{inventory.SYSTEM}"):
         return None
-    return hierarchy.at(process.cgroup).parent
+    return Path(hierarchy.at(process.cgroup)).parent
 
 
 def _supervisor(settings: Settings) -> int:
@@ -222,7 +222,7 @@ def _residents(running: list[Process], subtrees: list[Path]) -> Iterator[tuple[P
     if not subtrees:
         return
     hierarchy = find()
-    prefixes = [f"{hierarchy.name(subtree)}/" for subtree in subtrees]
+    prefixes = [f"{hierarchy.name(str(subtree))}/" for subtree in subtrees]
     for process in running:
         prefix = next((prefix for prefix in prefixes if process.cgroup.startswith(prefix)), None)
         if prefix is not None:

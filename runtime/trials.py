@@ -28,7 +28,7 @@ _NAMESPACES = (
 
 def clone_into_cgroup(hierarchy: Hierarchy) -> None:
     """clone3(2) with every namespace a container gets, into a new cgroup."""
-    cgroup = Cgroup(hierarchy.root / f"rawpod-doctor-{os.getpid()}").create()
+    cgroup = Cgroup(hierarchy.root).child(f"rawpod-doctor-{os.getpid()}").create()
     try:
         descriptor = cgroup.open()
         try:

@@ -52,7 +52,7 @@ def host(request: pytest.FixtureRequest) -> None:
 def v2_layout(host: None) -> Iterator[Hierarchy]:
     """The cgroup2 mount alone at /sys/fs/cgroup, for one test, as on a host without cgroup v1."""
     hierarchy = find()
-    if hierarchy.mount == _CGROUP:
+    if hierarchy.mount == str(_CGROUP):
         yield hierarchy
         return
     _show_v2_alone(hierarchy)
@@ -152,7 +152,7 @@ def _raise_loopback() -> None:
 
 
 def _show_v2_alone(hierarchy: Hierarchy) -> None:
-    if hierarchy.mount != _CGROUP:
+    if hierarchy.mount != str(_CGROUP):
         mounts.mount(hierarchy.mount, _CGROUP, None, mounts.MS_BIND)
 
 
@@ -172,7 +172,7 @@ def _clear(settings: Settings, home: Path) -> None:
                 netlink.request(del_link(name))
     rows = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
     for row in reversed(rows):
-        if home in row.mount_point.parents:
+        if home in Path(row.mount_point).parents:
             with contextlib.suppress(SystemCallError):
                 mounts.umount2(row.mount_point, mounts.MNT_DETACH)
     shutil.rmtree(home, ignore_errors=True)

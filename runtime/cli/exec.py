@@ -66,7 +66,7 @@ def _run(bundle: os.PathLike[str], cgroup: str, process: spec.Process, interacti
     stdout_pipe, stderr_pipe = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     theirs = (stdin[0], stdout_pipe[1], stderr_pipe[1])
     record = state.load(Path(bundle))
-    child, console = runtime_exec.exec_in(record, Cgroup(Path(cgroup)), process, theirs)
+    child, console = runtime_exec.exec_in(record, Cgroup(cgroup), process, theirs)
     for fd in {null, *theirs}:
         os.close(fd)
     loop = Loop()

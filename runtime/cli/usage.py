@@ -3,8 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from cgroups import stats
@@ -34,7 +33,7 @@ class Reading:
         return self.stats.cpu.usage_us if self.stats.cpu else 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "uid": self.uid, "container": self.container, "stats": asdict(self.stats)}
+        return {"name": self.name, "uid": self.uid, "container": self.container, "stats": self.stats.to_json()}
 
     def row(self, before: Mapping[str, tuple[float, int]]) -> tuple[str, ...]:
         """The cells below HEADING; the CPU share since the reading in `before`, "-" for the first one."""
@@ -66,7 +65,7 @@ def read_all(statuses: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -
                 continue
             name = pod_name(dict(status)) + (f"/{container}" if len(containers) > 1 else "")
             with contextlib.suppress(NotFound):
-                figures = stats.read(Cgroup(Path(facts["cgroup"])))
+                figures = stats.read(Cgroup(facts["cgroup"]))
                 readings.append(Reading(name, uid, container, time.monotonic(), figures))
     return readings
 

@@ -180,7 +180,7 @@ class Monitor:
             "owner": self.owner,
             "network": blueprint.network,
             "monitor": self._monitor,
-            "cgroup": str(blueprint.places.cgroup(self.hierarchy).path),
+            "cgroup": blueprint.places.cgroup(self.hierarchy).path,
             "warnings": self.pod.warnings,
             "containers": {record.name: record.to_internal() for record in self.pod.containers},
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -41,13 +40,13 @@ def pod_limits(pod: Pod) -> Limits:
     given = [container.resources.limits if container.resources else {} for container in pod.spec.containers]
     limits = Limits()
     if all("memory" in one for one in given):
-        limits = replace(limits, memory_max=sum(quantities.memory_bytes(one["memory"]) for one in given), swap_max=0)
+        limits = limits.replace(memory_max=sum(quantities.memory_bytes(one["memory"]) for one in given), swap_max=0)
     if all("cpu" in one for one in given):
         millicores = sum(quantities.cpu_millicores(one["cpu"]) for one in given)
         quota = quantities.cpu_quota_us(millicores)
-        limits = replace(limits, cpu_quota_us=quota, cpu_period_us=quantities.CPU_PERIOD_US)
+        limits = limits.replace(cpu_quota_us=quota, cpu_period_us=quantities.CPU_PERIOD_US)
     if (pids := pod_annotations.pids_limit(pod.metadata.annotations)) is not None:
-        limits = replace(limits, pids_max=pids * len(given))
+        limits = limits.replace(pids_max=pids * len(given))
     return limits
 
 

@@ -98,7 +98,7 @@ class Runner:
         record.state = Running(self._started_at)
         record.id, record.pid, record.started = container.id, container.pid, container.started
         record.start_time = process_start_time(container.pid)
-        record.cgroup = str(prepared.cgroup.path)
+        record.cgroup = prepared.cgroup.path
         record.command = prepared.config.process.args if prepared.config.process else []
         self._host.warn(container.warnings)
         self._host.changed()

@@ -257,7 +257,7 @@ def tidy(settings: Settings) -> None:
     above = rawpod_cgroup(settings, cgroup_hierarchy.find())
     for cgroup in (above.child(SYSTEM), above):
         with contextlib.suppress(OSError):
-            cgroup.path.rmdir()
+            os.rmdir(cgroup.path)
 
 
 def end_cgroup(cgroup: Cgroup, timeout: float = 5.0) -> None:
@@ -266,7 +266,7 @@ def end_cgroup(cgroup: Cgroup, timeout: float = 5.0) -> None:
         return
     cgroup.kill()
     if not cgroup.wait_empty(timeout):
-        raise Conflict(f"cgroup {str(cgroup.path)!r} has processes that do not end", remedy="they are retried")
+        raise Conflict(f"cgroup {cgroup.path!r} has processes that do not end", remedy="they are retried")
     cgroup.delete()
 
 

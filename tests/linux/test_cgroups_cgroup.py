@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,7 @@ def spawn() -> Iterator[Spawn]:
 def test_a_cgroup_is_created_with_its_parents_and_deleted_with_its_children(cgroup: Cgroup) -> None:
     deep = cgroup.child("a").child("b").child("c").create()
     assert deep.exists()
-    assert [child.path.name for child in cgroup.children()] == ["a"]
+    assert [child.name for child in cgroup.children()] == ["a"]
     cgroup.child("a").delete()
     assert not cgroup.child("a").exists()
 
@@ -158,7 +159,7 @@ def test_a_controller_of_threads_is_refused_beside_processes_too(
     for controller in hierarchy.controllers:
         with pytest.raises(Conflict, match="evacuate"):
             cgroup.enable([controller])
-    assert (cgroup.path / "cgroup.type").read_text() == "domain\n"
+    assert Path(cgroup.file("cgroup.type")).read_text() == "domain\n"
 
 
 def test_prepare_moves_the_processes_of_a_delegated_cgroup_out_of_the_way(
@@ -173,8 +174,8 @@ def test_prepare_moves_the_processes_of_a_delegated_cgroup_out_of_the_way(
 
 def test_prepare_refuses_a_cgroup_outside_of_the_delegation(cgroup: Cgroup) -> None:
     with pytest.raises(BadInput, match="outside of the delegated"):
-        prepare(cgroup.path, Cgroup(cgroup.path.parent / "other"), [])
-    assert not (cgroup.path.parent / "other").exists()
+        prepare(cgroup.path, cgroup.parent.child("other"), [])
+    assert not cgroup.parent.child("other").exists()
 
 
 def test_an_unknown_controller_is_named(cgroup: Cgroup) -> None:
@@ -197,7 +198,7 @@ def test_a_limit_on_a_cgroup_that_is_gone_says_so(cgroup: Cgroup) -> None:
 
 def test_a_threaded_cgroup_is_refused_with_the_reason(cgroup: Cgroup, spawn: Spawn) -> None:
     threaded = cgroup.child("t").create()
-    (threaded.path / "cgroup.type").write_text("threaded")
+    Path(threaded.file("cgroup.type")).write_text("threaded")
     invalid = cgroup.child("t").child("below").create()
     child = spawn(cgroup)
     with pytest.raises(NotSupported, match="threaded"):
@@ -207,7 +208,7 @@ def test_a_threaded_cgroup_is_refused_with_the_reason(cgroup: Cgroup, spawn: Spa
 def test_a_descriptor_of_the_cgroup_is_its_directory(cgroup: Cgroup) -> None:
     descriptor = cgroup.open()
     try:
-        assert os.fstat(descriptor).st_ino == cgroup.path.stat().st_ino
+        assert os.fstat(descriptor).st_ino == os.stat(cgroup.path).st_ino
     finally:
         os.close(descriptor)
 
@@ -224,7 +225,7 @@ def test_every_write_is_reported_to_the_event_stream(cgroup: Cgroup) -> None:
     finally:
         unsubscribe()
     assert [event.name for event in seen] == ["cgroup_mkdir", "cgroup_write", "cgroup_rmdir", "cgroup_write"]
-    assert seen[1].arguments == {"path": str(child.path / "cgroup.kill"), "value": "1"}
+    assert seen[1].arguments == {"path": child.file("cgroup.kill"), "value": "1"}
     assert [event.errno for event in seen] == [0, 0, 0, 2]
 
 
@@ -238,7 +239,7 @@ def test_stats_of_an_idle_cgroup(cgroup: Cgroup) -> None:
 
 
 def test_the_hierarchy_is_found_in_the_layout_of_a_host_without_v1(v2_layout: Hierarchy, settings: Settings) -> None:
-    assert str(v2_layout.mount) == "/sys/fs/cgroup"
+    assert v2_layout.mount == "/sys/fs/cgroup"
     subtree = Cgroup(v2_layout.subtree(settings.cgroup))
     prepare(v2_layout.root, subtree, v2_layout.controllers)
     assert find().name(subtree.path) == settings.cgroup

@@ -30,7 +30,7 @@ Trace = Callable[[Settings, Cgroup], AbstractContextManager[object]]
 
 @contextmanager
 def a_cgroup(_: Settings, cgroup: Cgroup) -> Iterator[None]:
-    pod = Cgroup(cgroup.path.parent).child(UID).create()
+    pod = cgroup.parent.child(UID).create()
     yield
     pod.delete()
 
@@ -168,7 +168,7 @@ def test_an_instance_that_never_ran_is_clean(settings: Settings) -> None:
 
 def test_what_a_living_pod_has_is_no_leak(settings: Settings, cgroup: Cgroup) -> None:
     directory = _write_pod(settings, UID, os.getpid(), process_start_time(os.getpid()))
-    pod = Cgroup(cgroup.path.parent).child(UID).create()
+    pod = cgroup.parent.child(UID).create()
     cgroup.delete()
     (settings.overlay / UID).mkdir(parents=True)
     with subprocess.Popen(["sleep", "1000"]) as payload:
@@ -184,7 +184,7 @@ def test_what_a_living_pod_has_is_no_leak(settings: Settings, cgroup: Cgroup) ->
 def test_what_a_pod_left_whose_monitor_is_dead_is_named(settings: Settings, cgroup: Cgroup) -> None:
     # The pid is alive and started at another time: somebody else's by now.
     directory = _write_pod(settings, UID, os.getpid(), process_start_time(os.getpid()) - 1)
-    pod = Cgroup(cgroup.path.parent).child(UID).create()
+    pod = cgroup.parent.child(UID).create()
     cgroup.delete()
     with subprocess.Popen(["sleep", "1000"]) as payload:
         pod.add(payload.pid)
@@ -231,7 +231,7 @@ def test_a_bridge_and_a_port_without_a_pod_are_named(settings: Settings) -> None
 
 
 def test_a_stray_process_in_the_system_cgroup_is_named(settings: Settings, cgroup: Cgroup) -> None:
-    system = Cgroup(cgroup.path.parent).child("system").create()
+    system = cgroup.parent.child("system").create()
     cgroup.delete()
     with subprocess.Popen(["sleep", "1000"]) as stray:
         system.add(stray.pid)

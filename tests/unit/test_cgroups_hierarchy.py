@@ -43,7 +43,7 @@ class Host:
     def find(self, membership: str) -> Hierarchy:
         (self.proc / "self/mountinfo").write_text("".join(f"{row}\n" for row in self.rows))
         (self.proc / "self/cgroup").write_text(membership)
-        return find(self.proc)
+        return find(str(self.proc))
 
 
 @pytest.fixture
@@ -56,15 +56,15 @@ def test_a_host_with_v2_alone(host: Host) -> None:
     host.make("", "cpuset cpu io memory pids")
     host.make("user.slice/session-1.scope")
     found = host.find("0::/user.slice/session-1.scope\n")
-    assert found.mount == host.cgroup
-    assert found.root == host.cgroup
-    assert found.own == host.cgroup / "user.slice/session-1.scope"
+    assert found.mount == str(host.cgroup)
+    assert found.root == str(host.cgroup)
+    assert found.own == f"{host.cgroup}/user.slice/session-1.scope"
     assert found.controllers == {"cpuset", "cpu", "io", "memory", "pids"}
     assert not found.hybrid
-    assert found.at("/rawpod-demo") == host.cgroup / "rawpod-demo"
-    assert found.name(host.cgroup / "rawpod-demo/pod") == "/rawpod-demo/pod"
-    assert found.subtree(None) == host.cgroup / "rawpod"
-    assert found.subtree("/other") == host.cgroup / "other"
+    assert found.at("/rawpod-demo") == f"{host.cgroup}/rawpod-demo"
+    assert found.name(f"{host.cgroup}/rawpod-demo/pod") == "/rawpod-demo/pod"
+    assert found.subtree(None) == f"{host.cgroup}/rawpod"
+    assert found.subtree("/other") == f"{host.cgroup}/other"
 
 
 def test_a_hybrid_host_says_which_controllers_are_on_v1_and_what_moves_them(host: Host) -> None:
@@ -74,12 +74,12 @@ def test_a_hybrid_host_says_which_controllers_are_on_v1_and_what_moves_them(host
     host.make("unified", "hugetlb")
     found = host.find("12:name=systemd:/\n4:memory:/process/x\n3:cpu,cpuacct:/\n2:blkio:/\n0::/\n")
     assert found.hybrid
-    assert found.mount == host.cgroup / "unified"
+    assert found.mount == f"{host.cgroup}/unified"
     assert found.controllers == {"hugetlb"}
     assert found.v1_controllers == {
-        "memory": host.cgroup / "memory",
-        "cpu": host.cgroup / "cpu,cpuacct",
-        "cpuacct": host.cgroup / "cpu,cpuacct",
+        "memory": f"{host.cgroup}/memory",
+        "cpu": f"{host.cgroup}/cpu,cpuacct",
+        "cpuacct": f"{host.cgroup}/cpu,cpuacct",
         "blkio": None,
     }
     assert "cgroup_no_v1=memory" in found.remedy("memory")
@@ -91,7 +91,7 @@ def test_a_cgroup_namespace_shows_our_cgroup_as_the_root(host: Host) -> None:
     host.mount("")
     host.make("", "cpu")
     found = host.find("0::/\n")
-    assert found.own == found.root == host.cgroup
+    assert found.own == found.root == str(host.cgroup)
 
 
 def test_a_mount_of_a_part_of_the_tree_is_used_with_its_root(host: Host) -> None:
@@ -99,9 +99,9 @@ def test_a_mount_of_a_part_of_the_tree_is_used_with_its_root(host: Host) -> None
     host.make("init")
     host.make("")
     found = host.find("0::/docker/abc/init\n")
-    assert found.own == host.cgroup / "init"
-    assert found.at("/docker/abc/rawpod") == host.cgroup / "rawpod"
-    assert found.name(host.cgroup / "rawpod") == "/docker/abc/rawpod"
+    assert found.own == f"{host.cgroup}/init"
+    assert found.at("/docker/abc/rawpod") == f"{host.cgroup}/rawpod"
+    assert found.name(f"{host.cgroup}/rawpod") == "/docker/abc/rawpod"
     with pytest.raises(BadInput, match="outside of"):
         found.at("/rawpod")
     with pytest.raises(BadInput, match="outside of"):
@@ -113,7 +113,7 @@ def test_of_several_mounts_the_one_that_shows_our_cgroup_is_taken(host: Host) ->
     host.mount("whole")
     host.make("whole/x")
     host.make("whole")
-    assert host.find("0::/x\n").mount == host.cgroup / "whole"
+    assert host.find("0::/x\n").mount == f"{host.cgroup}/whole"
 
 
 def test_a_mount_from_above_the_cgroup_namespace_is_refused(host: Host) -> None:
@@ -154,7 +154,7 @@ def test_a_disabled_controller_names_the_kernel_option(host: Host) -> None:
 def test_without_a_mark_of_delegation_the_mount_is_ours(tmp_path: Path) -> None:
     deep = tmp_path / "a/b"
     deep.mkdir(parents=True)
-    assert delegated(deep, tmp_path) == tmp_path
+    assert delegated(str(deep), str(tmp_path)) == str(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["rawpod", "", "/../rawpod", "/a/../../b"])
@@ -171,7 +171,7 @@ def test_mountinfo_with_escapes_and_any_number_of_optional_fields() -> None:
         "32 23 8:1 /root /x rw,nosuid shared:1 master:2 propagate_from:3 - ext4 /dev/sda1 rw,errors=remount-ro\n"
     )
     first, second = parse_mountinfo(text)
-    assert str(first.mount_point) == "/mnt/a b\\c"
+    assert first.mount_point == "/mnt/a b\\c"
     assert second.device == (8, 1)
     assert second.filesystem == "ext4"
     assert second.root == "/root"

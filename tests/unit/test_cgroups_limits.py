@@ -31,11 +31,11 @@ EVERYTHING = Limits(
 )
 
 HYBRID = Hierarchy(
-    mount=Path("/sys/fs/cgroup/unified"),
-    root=Path("/sys/fs/cgroup/unified"),
+    mount="/sys/fs/cgroup/unified",
+    root="/sys/fs/cgroup/unified",
     controllers=frozenset({"hugetlb"}),
-    v1_controllers={"memory": Path("/sys/fs/cgroup/memory"), "blkio": None},
-    own=Path("/sys/fs/cgroup/unified"),
+    v1_controllers={"memory": "/sys/fs/cgroup/memory", "blkio": None},
+    own="/sys/fs/cgroup/unified",
     hybrid=True,
 )
 
@@ -62,14 +62,14 @@ def test_apply_writes_what_files_says(tmp_path: Path) -> None:
     limits = Limits(memory_max=-1, pids_max=7)
     for name in ("memory.max", "pids.max"):
         (tmp_path / name).touch()
-    limits.apply(Cgroup(tmp_path))
+    limits.apply(Cgroup(str(tmp_path)))
     assert (tmp_path / "memory.max").read_text() == "max"
     assert (tmp_path / "pids.max").read_text() == "7"
 
 
 def test_a_file_that_is_not_there_is_a_missing_controller_and_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(ControllerMissing) as caught:
-        Limits(pids_max=7).apply(Cgroup(tmp_path))
+        Limits(pids_max=7).apply(Cgroup(str(tmp_path)))
     assert caught.value.controller == "pids"
     assert list(tmp_path.iterdir()) == []
 
@@ -138,7 +138,7 @@ def test_cpu_max(limits: Limits, text: str) -> None:
 )
 def test_a_bad_value_is_refused_before_anything_is_written(limits: Limits, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=message):
-        limits.apply(Cgroup(tmp_path))
+        limits.apply(Cgroup(str(tmp_path)))
 
 
 def test_unified_text_of_several_lines_is_a_write_a_line() -> None:
@@ -193,7 +193,7 @@ def test_swap_alone_is_what_is_left_of_both_together() -> None:
 def test_every_refusal_of_the_kernel_has_a_type_and_a_remedy(
     action: str, name: str, value: str | None, number: int, kind: type[Exception], words: str, tmp_path: Path
 ) -> None:
-    error = refusal(action, tmp_path / name, value, OSError(number, "x"))
+    error = refusal(action, str(tmp_path / name), value, OSError(number, "x"))
     assert type(error) is kind
     assert words in str(error)
     assert name in str(error)

@@ -32,7 +32,7 @@ FILES = {
 def cgroup(tmp_path: Path) -> Cgroup:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    return Cgroup(tmp_path)
+    return Cgroup(str(tmp_path))
 
 
 def test_all_figures_are_read(cgroup: Cgroup) -> None:
@@ -44,16 +44,20 @@ def test_all_figures_are_read(cgroup: Cgroup) -> None:
     assert set(read.pressure) == {"memory"}
     assert read.pressure["memory"]["some"] == stats.Pressure(1.5, 0.25, 0.0, 77)
     assert cgroup.oom_kills() == 2
+    plain = read.to_json()
+    assert plain["pids"] == {"current": 3, "max": 100, "refused": 9}
+    assert plain["pressure"]["memory"]["full"] == {"avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total_us": 5}  # type: ignore[index]
+    assert plain["io"]["8:0"]["wbytes"] == 2  # type: ignore[index]
 
 
 def test_what_has_no_controller_is_none(tmp_path: Path) -> None:
     (tmp_path / "cpu.stat").write_text("usage_usec 30\nuser_usec 20\nsystem_usec 10\n")
-    read = stats.read(Cgroup(tmp_path))
+    read = stats.read(Cgroup(str(tmp_path)))
     assert (read.memory, read.pids, read.io, read.pressure) == (None, None, None, {})
     assert read.cpu == stats.Cpu(30, 20, 10, None, None, None)
-    assert Cgroup(tmp_path).oom_kills() == 0
+    assert Cgroup(str(tmp_path)).oom_kills() == 0
 
 
 def test_a_cgroup_that_is_gone_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        stats.read(Cgroup(tmp_path / "gone"))
+        stats.read(Cgroup(str(tmp_path / "gone")))

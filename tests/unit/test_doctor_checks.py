@@ -12,11 +12,11 @@ from runtime.doctor import Check, Level, controller, directory_check, failed, ke
 
 def _hierarchy(**changes: object) -> Hierarchy:
     values: dict[str, object] = {
-        "mount": Path("/sys/fs/cgroup"),
-        "root": Path("/sys/fs/cgroup"),
+        "mount": "/sys/fs/cgroup",
+        "root": "/sys/fs/cgroup",
         "controllers": frozenset({"cpu"}),
         "v1_controllers": {},
-        "own": Path("/sys/fs/cgroup"),
+        "own": "/sys/fs/cgroup",
         "hybrid": False,
     }
     return Hierarchy(**(values | changes))  # type: ignore[arg-type]
@@ -47,9 +47,9 @@ def test_a_controller_on_v2_is_ok() -> None:
     ("name", "changes", "remedy"),
     [
         ("memory", {"v1_controllers": {"memory": None}}, "cgroup_no_v1=memory"),
-        ("io", {"v1_controllers": {"blkio": Path("/sys/fs/cgroup/blkio")}}, "cgroup_no_v1=blkio"),
+        ("io", {"v1_controllers": {"blkio": "/sys/fs/cgroup/blkio"}}, "cgroup_no_v1=blkio"),
         ("memory", {"disabled": frozenset({"memory"})}, "cgroup_enable=memory"),
-        ("pids", {"root": Path("/sys/fs/cgroup/system.slice/rawpod.service")}, "Delegate=yes"),
+        ("pids", {"root": "/sys/fs/cgroup/system.slice/rawpod.service"}, "Delegate=yes"),
         ("cpuset", {}, "built without"),
     ],
 )

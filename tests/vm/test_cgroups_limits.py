@@ -45,7 +45,7 @@ def spawn() -> Iterator[Spawn]:
 
 
 def _text(cgroup: Cgroup, name: str) -> str:
-    return (cgroup.path / name).read_text().strip()
+    return Path(cgroup.file(name)).read_text().strip()
 
 
 def _disk() -> tuple[int, int]:
@@ -115,7 +115,7 @@ def test_a_process_that_takes_too_much_memory_is_killed_and_counted(cgroup: Cgro
 
 def test_a_fork_bomb_stays_within_its_limit_and_is_cleared_within_5_seconds(cgroup: Cgroup, spawn: Spawn) -> None:
     Limits(pids_max=30).apply(cgroup)
-    descriptor = os.open(cgroup.path / "pids.events", os.O_RDONLY)
+    descriptor = os.open(cgroup.file("pids.events"), os.O_RDONLY)
     try:
         before = os.read(descriptor, 100)
         child = spawn(cgroup, FORK_BOMB)
