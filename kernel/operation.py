@@ -10,20 +10,24 @@ from kernel.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class Assembly:
     """What operations hand on to one another while a container is put together.
 
-    `root` is a descriptor of the new root directory, -1 until there is one; `fds` are further descriptors by name.
+    `root` is a descriptor of the new root directory, -1 until there is one; `fds` are further descriptors by name. The
+    new process begins with those of its parent, under the same names. `pid` is the new process, as its parent sees it
+    (0 before there is one). `ask` in the new process has the parent execute the operations of that name, and waits.
     """
 
-    __slots__ = ("fds", "root")
+    __slots__ = ("ask", "fds", "pid", "root")
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[str], None] | None = None) -> None:
         self.root = -1
         self.fds: dict[str, int] = {}
+        self.pid = 0
+        self.ask = ask
 
 
 class Operation(Record):

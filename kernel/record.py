@@ -22,7 +22,7 @@ class _Fields:
 
     _fields: ClassVar[tuple[str, ...]] = ()
     _required: ClassVar[frozenset[str]] = frozenset()
-    _copied: ClassVar[tuple[str, ...]] = ()  # fields whose default is a list or dict: each instance gets its own
+    _copied: ClassVar[tuple[str, ...]] = ()  # fields whose default can be changed: each instance gets its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -31,7 +31,7 @@ class _Fields:
         fields |= dict.fromkeys(name for name, kind in own.items() if not str(kind).startswith("ClassVar"))
         cls._fields = tuple(fields)
         cls._required = frozenset(name for name in fields if not hasattr(cls, name))
-        cls._copied = tuple(name for name in fields if isinstance(getattr(cls, name, None), (list, dict)))
+        cls._copied = tuple(name for name in fields if hasattr(getattr(cls, name, None), "copy"))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         cls = type(self)
@@ -77,3 +77,7 @@ class Struct(_Fields):
     """Data that may be changed, compared by value."""
 
     __hash__ = None  # type: ignore[assignment]
+
+    def copy(self) -> Self:
+        """Another one with the same values."""
+        return self.replace()

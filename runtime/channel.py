@@ -1,17 +1,19 @@
 """What the init stage and its parent say to each other, over one SOCK_SEQPACKET socket pair.
 
-From the child: `event`s of its system calls where somebody listens, `console` with the terminal's descriptor, `created`
-when the container is assembled, `failed` with the error. From the parent: `start`. After `start` the end of the
-stream, the socket being close-on-exec, is the news that execve succeeded.
+From the child: `event`s of its system calls where somebody listens, `ask` for what only the parent can do, `console`
+with the terminal's descriptor, `created` when the container is assembled, `failed` with the error. From the parent:
+`done` after `ask`, and `start`. After `start` the end of the stream, the socket being close-on-exec, is the news that
+execve succeeded.
+
+A container that is started by another process than its creator waits at a `Gate` instead: a socket in its state
+directory, where the starting process connects and says the same `start` on a channel of its own.
 """
 
 from __future__ import annotations
 
+import _socket
 import array
-import json
 import os
-import socket
-from typing import Any
 
 from kernel import events
 from kernel.errors import (
@@ -20,9 +22,16 @@ from kernel.errors import (
     CommandNotFound,
     ContainerError,
     HostError,
+    NotFound,
     NotSupported,
     RawpodError,
 )
+from runtime import jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 # One message is one packet; an event that does not fit (a path is at most 4 KiB) is cut to its name.
 MAX_PACKET = 64 * 1024
@@ -36,13 +45,13 @@ _ERRORS: dict[str, type[RawpodError]] = {
 class Channel:
     """One end of the pair."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: _socket.socket) -> None:
         self._socket = end
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
         """Two ends, both close-on-exec."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
 
     def fileno(self) -> int:
@@ -53,9 +62,9 @@ class Channel:
 
     def send(self, kind: str, *, fds: tuple[int, ...] = (), **body: object) -> None:
         """Send one message with descriptors beside it."""
-        packet = json.dumps({"kind": kind, **body}, default=str).encode()
+        packet = jsontext.dumps({"kind": kind, **body})
         if fds:
-            self._socket.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+            self._socket.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))])
         else:
             self._socket.send(packet)
 
@@ -67,20 +76,27 @@ class Channel:
         while True:
             try:
                 packet, ancillary, _, _ = self._socket.recvmsg(
-                    MAX_PACKET, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC
+                    MAX_PACKET, _socket.CMSG_SPACE(4 * 4), _socket.MSG_CMSG_CLOEXEC
                 )
             except ConnectionResetError:
                 return None, []
             fds = array.array("i")
             for level, kind, data in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
             if not packet:
                 return None, list(fds)
-            message = json.loads(packet)
+            message = jsontext.loads(packet)
             if message["kind"] != "event":
                 return message, list(fds)
             events.deliver(events.Event(*message["event"]))
+
+    def ask(self, what: str) -> None:
+        """In the child: have the parent do `what`, and wait until it is done. Raises ContainerError if it is gone."""
+        self.send("ask", what=what)
+        message, _ = self.receive()
+        if message is None or message["kind"] != "done":
+            raise ContainerError("the creating process ended before the container was assembled")
 
     def send_error(self, error: BaseException, doing: str) -> None:
         """Tell the parent what failed while doing what."""
@@ -92,6 +108,47 @@ class Channel:
         """In the child: send every event to the parent, whose instruments are the ones that matter."""
         if events.observed():
             events.instruments[:] = [lambda event: self.send("event", event=list(event))]
+
+
+class Gate:
+    """Where a created container waits for whoever starts it: a listening socket, bound in its state directory."""
+
+    FILE = "gate"
+
+    def __init__(self, directory: str) -> None:
+        self._path = f"{directory}/{self.FILE}"
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._at(directory, self._socket.bind)
+        self._socket.listen(1)
+
+    def close(self) -> None:
+        """Close this process's descriptor; the file stays."""
+        self._socket.close()
+
+    def wait(self) -> Channel:
+        """In the child: wait until somebody comes, and answer the channel to it."""
+        fd, _ = self._socket._accept()  # type: ignore[attr-defined]
+        return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+
+    @classmethod
+    def connect(cls, directory: str) -> Channel:
+        """A channel to the container that waits in `directory`. Raises NotFound when none does."""
+        end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            cls._at(directory, end.connect)
+        except (FileNotFoundError, ConnectionRefusedError):
+            end.close()
+            raise NotFound(f"no container waits to be started in {directory!r}") from None
+        return Channel(end)
+
+    @classmethod
+    def _at(cls, directory: str, call: Callable[[str], object]) -> None:
+        # A socket's path has at most 107 bytes (unix(7)): the directory may be longer, its descriptor is not.
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            call(f"/proc/self/fd/{fd}/{cls.FILE}")
+        finally:
+            os.close(fd)
 
 
 def error_from(message: dict[str, Any]) -> RawpodError:

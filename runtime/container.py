@@ -8,16 +8,12 @@ delete   the cgroup and the state go; the mounts went with the namespace
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import ExitStack
-from pathlib import Path
 from time import monotonic
 
-from cgroups.cgroup import Cgroup
-from cgroups.hierarchy import Hierarchy
 from kernel import operation
+from kernel.cleanup import OnFailure
 from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
-from kernel.operation import Assembly
+from kernel.operation import Assembly, Undo
 from kernel.process import (
     CLONE_NEWPID,
     Child,
@@ -29,12 +25,20 @@ from kernel.process import (
     wait_pidfd,
 )
 from runtime import plan, spec, state
-from runtime.channel import Channel, error_from
+from runtime.channel import Channel, Gate, error_from
 from runtime.init import assemble_and_become, host_bounding_set
 from runtime.limits import settable_limits
 from runtime.spec import State, Status
 from runtime.spec_check import check_id
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgroups.cgroup import Cgroup
+    from cgroups.hierarchy import Hierarchy
+
+    Directory = str | os.PathLike[str]
+
+_SIGKILL = 9
 _ESRCH = 3
 
 
@@ -45,10 +49,12 @@ class Container:
     `started` is CLOCK_MONOTONIC in seconds just after execve succeeded, `warnings` names the limits left out.
     """
 
-    def __init__(self, record: State, directory: Path, cgroup: Cgroup, pidfd: int, channel: Channel) -> None:
+    def __init__(
+        self, record: State, directory: str, cgroup: Cgroup, pidfd: int = -1, channel: Channel | None = None
+    ) -> None:
         self._state = record
         self._directory = directory
-        self._channel: Channel | None = channel
+        self._channel = channel
         self.cgroup = cgroup
         self.pidfd = pidfd
         self.console_fd: int | None = None
@@ -69,20 +75,22 @@ class Container:
         cls,
         container_id: str,
         config: spec.Config,
-        bundle: Path,
+        bundle: Directory,
         *,
         cgroup: Cgroup,
         hierarchy: Hierarchy,
         stdio: tuple[int, int, int],
-        state_dir: Path,
+        state_dir: Directory,
         missing_controllers: str = "refuse",
         parent_death_signal: int = 0,
+        detached: bool = False,
     ) -> Container:
         """Assemble the container up to the gate. What was begun is undone when a step fails.
 
         Raises NotSupported or BadInput for a description that cannot be built, ContainerError with the step that
         failed, ControllerMissing for a limit that the host cannot set. With `missing_controllers` "warn" such limits
-        are left out and named in `warnings`. `parent_death_signal` ends the payload when the calling process ends.
+        are left out and named in `warnings`. `parent_death_signal` ends the payload when the calling process ends. A
+        `detached` container waits at a gate in `state_dir`, where any process can start it, others for their creator.
         """
         check_id(container_id)
         spec.check(config)
@@ -90,38 +98,52 @@ class Container:
         if process is None or not process.args:
             raise ContainerError(f"container {container_id!r} has no process to run")
         limits, warnings = settable_limits(config, hierarchy, missing_controllers)
-        steps = plan.build(config, bundle, cgroup, limits)
-        _claim(state_dir, container_id)
+        directory = os.fspath(state_dir)
+        steps = plan.build(config, os.fspath(bundle), cgroup, limits)
+        _claim(directory, container_id)
         host_bounding_set()
         ours, theirs = Channel.pair()
-        with ExitStack() as on_failure:
-            on_failure.callback(ours.close)
-            on_failure.callback(theirs.close)
-            on_failure.callback((state_dir / state.FILE).unlink, missing_ok=True)
+        with OnFailure() as on_failure:
+            on_failure.call(ours.close)
+            on_failure.call(theirs.close)
+            on_failure.call(_forget, directory)
+            gate = Gate(directory) if detached else None
             assembly = Assembly()
             done = operation.run(steps.parent, assembly)
-            on_failure.callback(done.undo)
+            on_failure.call(done.undo)
             child = _clone(steps, assembly.fds["cgroup"])
             if child.pid == 0:
                 # Its copy of our end would keep the channel open after our death.
                 ours.close()
-                assemble_and_become(steps.child, process, stdio, theirs, parent_death_signal=parent_death_signal)
+                assemble_and_become(
+                    steps.child,
+                    process,
+                    stdio,
+                    theirs,
+                    fds=assembly.fds,
+                    gate=gate,
+                    parent_death_signal=parent_death_signal,
+                )
             theirs.close()
-            on_failure.callback(_end, child.pidfd)
-            os.close(assembly.fds.pop("cgroup"))
+            if gate is not None:
+                gate.close()
+            on_failure.call(_end, child.pidfd)
+            assembly.pid = child.pid
             record = State(
+                oci_version=spec.OCI_VERSION,
                 id=container_id,
                 status=Status.CREATING,
-                bundle=str(bundle),
+                bundle=os.fspath(bundle),
                 pid=child.pid,
                 annotations=config.annotations,
                 process_start_time=process_start_time(child.pid),
             )
-            container = cls(record, state_dir, cgroup, child.pidfd, ours)
+            container = cls(record, directory, cgroup, child.pidfd, ours)
             container.warnings = warnings
-            container._wait_created()
+            container._wait_created(steps, done)
+            while assembly.fds:
+                os.close(assembly.fds.popitem()[1])
             container._save(Status.CREATED)
-            on_failure.pop_all()
         return container
 
     def start(self) -> None:
@@ -179,15 +201,19 @@ class Container:
                 # A process that joined from outside is no child of the container's first one.
                 self.cgroup.kill()
             self.cgroup.delete()
-        (self._directory / state.FILE).unlink(missing_ok=True)
+        _forget(self._directory)
 
-    def _wait_created(self) -> None:
+    def _wait_created(self, steps: plan.Plan, done: Undo) -> None:
         assert self._channel is not None
         while True:
             message, fds = self._channel.receive()
             if message is None:
                 raise ContainerError(f"container {self.id!r} ended while it was assembled")
-            if message["kind"] == "console":
+            if message["kind"] == "ask":
+                for step in steps.asked[message["what"]]:
+                    done.execute(step)
+                self._channel.send("done")
+            elif message["kind"] == "console":
                 (self.console_fd,) = fds
             elif message["kind"] == "created":
                 return
@@ -199,8 +225,8 @@ class Container:
         state.save(self._directory, self._state)
 
 
-def _claim(directory: Path, container_id: str) -> None:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _claim(directory: str, container_id: str) -> None:
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     try:
         present = state.load(directory)
     except RawpodError:
@@ -209,9 +235,17 @@ def _claim(directory: Path, container_id: str) -> None:
         raise Conflict(f"container {container_id!r} exists and is {present.status}")
 
 
+def _forget(directory: str) -> None:
+    for name in (state.FILE, Gate.FILE):
+        try:
+            os.unlink(os.path.join(directory, name))
+        except FileNotFoundError:
+            pass
+
+
 def _end(pidfd: int) -> None:
     try:
-        pidfd_send_signal(pidfd, signal.SIGKILL)
+        pidfd_send_signal(pidfd, _SIGKILL)
     except SystemCallError as error:
         if error.errno != _ESRCH:
             raise

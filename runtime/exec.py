@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
 
-from cgroups.cgroup import Cgroup
 from kernel import credentials
 from kernel.process import (
     CLONE_NEWCGROUP,
@@ -23,6 +21,12 @@ from rootfs.devices import open_terminal
 from runtime import spec, state
 from runtime.channel import Channel, error_from
 from runtime.init import Stage, become, own_session, take_terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from cgroups.cgroup import Cgroup
 
 _JOINED_BY_THE_CHILD = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 

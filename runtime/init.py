@@ -7,24 +7,28 @@ The last third (`become`) is shared with processes that join a running container
 
 from __future__ import annotations
 
+import _signal
 import errno
 import fcntl
 import os
 import resource
-import signal
 import stat
 import termios
-from collections.abc import Sequence
-from functools import cache
-from typing import NoReturn
 
 from kernel import credentials, events
 from kernel.credentials import CapabilitySets
 from kernel.errors import CommandNotExecutable, CommandNotFound, ContainerError
-from kernel.operation import Assembly, Operation
+from kernel.operation import Assembly
 from kernel.process import CLOSE_RANGE_CLOEXEC, close_range
-from runtime import spec
-from runtime.channel import Channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from kernel.operation import Operation
+    from runtime import spec
+    from runtime.channel import Channel, Gate
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -41,13 +45,20 @@ def assemble_and_become(
     stdio: tuple[int, int, int],
     channel: Channel,
     *,
+    fds: dict[str, int],
+    gate: Gate | None,
     parent_death_signal: int,
 ) -> NoReturn:
-    """The child's whole life before the payload. Never returns; ends the process with 125 to 127 on failure."""
+    """The child's whole life before the payload. Never returns; ends the process with 125 to 127 on failure.
+
+    `fds` are the descriptors that the parent's operations left in the assembly. With a `gate` whoever comes there
+    starts the payload, otherwise the parent does.
+    """
     stage = Stage()
     try:
         channel.forward_events()
-        assembly = Assembly()
+        assembly = Assembly(channel.ask)
+        assembly.fds.update(fds)
         own_session(stdio)
         for operation in operations:
             stage.doing = operation.describe()
@@ -58,6 +69,9 @@ def assemble_and_become(
             take_terminal(assembly.fds["terminal"], process.user.uid)
         stage.doing = "wait for start"
         channel.send("created")
+        if gate is not None:
+            channel.close()
+            channel = gate.wait()
         message, _ = channel.receive()
         if message is None or message["kind"] != "start":
             os._exit(125)
@@ -81,10 +95,10 @@ def own_session(stdio: tuple[int, int, int]) -> None:
     for target, fd in enumerate(copies):
         os.dup2(fd, target)
     # What is ignored stays so across execve (Python ignores SIGPIPE, a monitor more); the rest goes back by itself.
-    for number in range(1, signal.NSIG):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def take_terminal(terminal: int, uid: int) -> None:
@@ -147,10 +161,14 @@ def set_identity(process: spec.Process) -> None:
     credentials.raise_ambient(sets["ambient"])
 
 
-@cache
+_bounding: list[int] = []
+
+
 def host_bounding_set() -> int:
     """The bounding set that rawpod itself runs with. Asked once, before clone3: 41 calls that no child has to make."""
-    return credentials.bounding_set()
+    if not _bounding:
+        _bounding.append(credentials.bounding_set())
+    return _bounding[0]
 
 
 def _capability_masks(wanted: spec.Capabilities | None, present: int) -> dict[str, int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from cgroups.controllers import IoMax, Limits, swap_alone, weight_from_shares
-from cgroups.hierarchy import Hierarchy
-from runtime import spec
-from runtime.spec_resources import BlockIO, Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgroups.hierarchy import Hierarchy
+    from runtime import spec
+    from runtime.spec_resources import BlockIO, Resources
 
 
 def settable_limits(config: spec.Config, hierarchy: Hierarchy, missing_controllers: str) -> tuple[Limits, list[str]]:

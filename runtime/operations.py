@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
-from cgroups.cgroup import Cgroup
-from cgroups.controllers import Limits
 from kernel import process
-from kernel.operation import Assembly, Operation
+from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgroups.cgroup import Cgroup
+    from cgroups.controllers import Limits
+    from kernel.operation import Assembly
 
 NAMESPACE_FLAGS = {
     "mount": process.CLONE_NEWNS,
@@ -21,7 +24,6 @@ NAMESPACE_FLAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class CreateCgroup(Operation):
     """The container's cgroup with its limits."""
 
@@ -47,7 +49,19 @@ class CreateCgroup(Operation):
             self.cgroup.delete()
 
 
-@dataclass(frozen=True, slots=True)
+class AskParent(Operation):
+    """Wait while the creating process executes the plan's operations of this name, which only it can."""
+
+    what: str
+
+    def describe(self) -> str:
+        return f"wait for the parent: {self.what}"
+
+    def execute(self, assembly: Assembly) -> None:
+        assert assembly.ask is not None
+        assembly.ask(self.what)
+
+
 class JoinNamespace(Operation):
     """setns(2) to a namespace that exists."""
 
@@ -65,7 +79,6 @@ class JoinNamespace(Operation):
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
 class NewCgroupNamespace(Operation):
     """unshare(2) once inside the cgroup: clone3 would take the parent's cgroup for the namespace's root."""
 
@@ -76,7 +89,6 @@ class NewCgroupNamespace(Operation):
         process.unshare(process.CLONE_NEWCGROUP)
 
 
-@dataclass(frozen=True, slots=True)
 class SetHostname(Operation):
     """Host and domain name of the uts namespace."""
 
@@ -93,7 +105,6 @@ class SetHostname(Operation):
             process.setdomainname(self.domainname)
 
 
-@dataclass(frozen=True, slots=True)
 class SetOomScoreAdj(Operation):
     """How readily the kernel picks the container when memory is out, -1000 to 1000 (proc_pid_oom_score_adj(5))."""
 
@@ -107,7 +118,6 @@ class SetOomScoreAdj(Operation):
             file.write(str(self.value))
 
 
-@dataclass(frozen=True, slots=True)
 class SetSysctl(Operation):
     """A kernel parameter of the container's namespaces, through the container's own procfs.
 

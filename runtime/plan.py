@@ -7,19 +7,15 @@ them, mounts in the description's order, masks after all mounts, the root's own 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-from cgroups.cgroup import Cgroup
-from cgroups.controllers import Limits
 from kernel import mounts as flags
 from kernel.errors import BadInput, NotSupported
-from kernel.operation import Operation
+from kernel.record import Record
 from rootfs import mounts
 from runtime import spec
 from runtime.operations import (
     NAMESPACE_FLAGS,
+    AskParent,
     CreateCgroup,
     JoinNamespace,
     NewCgroupNamespace,
@@ -27,6 +23,14 @@ from runtime.operations import (
     SetOomScoreAdj,
     SetSysctl,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgroups.cgroup import Cgroup
+    from cgroups.controllers import Limits
+    from kernel.operation import Operation
 
 _PROPAGATION = {
     "private": flags.MS_PRIVATE,
@@ -38,18 +42,19 @@ _PROPAGATION = {
 _TIED = flags.MS_SLAVE | flags.MS_SHARED
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Record):
     """How a container is made.
 
     `parent` is executed, and on failure undone, by the creating process. `clone_flags` are the namespaces that clone3
-    makes and `pid_namespace` the one it makes it in, if that is joined. `child` is executed in the new process.
+    makes and `pid_namespace` the one it makes it in, if that is joined. `child` is executed in the new process, and
+    where it comes to an `AskParent`, the operations of that name in `asked` are executed, and undone, by the parent.
     """
 
     parent: tuple[Operation, ...]
     clone_flags: int
     pid_namespace: str | None
     child: tuple[Operation, ...]
+    asked: dict[str, tuple[Operation, ...]] = {}
 
     def describe(self) -> Iterator[str]:
         """The whole plan, a line a step."""
@@ -59,9 +64,12 @@ class Plan:
         yield f"clone3 into the cgroup with new namespaces: {', '.join(kinds)}"
         for operation in self.child:
             yield operation.describe()
+            if isinstance(operation, AskParent):
+                for step in self.asked[operation.what]:
+                    yield f"  {step.describe()}"
 
 
-def build(config: spec.Config, bundle: Path, cgroup: Cgroup, limits: Limits) -> Plan:
+def build(config: spec.Config, bundle: str, cgroup: Cgroup, limits: Limits) -> Plan:
     """The plan for `config`, which `spec.check` has accepted. `limits` are those the host can set."""
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
@@ -80,7 +88,7 @@ def build(config: spec.Config, bundle: Path, cgroup: Cgroup, limits: Limits) -> 
 
 
 def _child(
-    config: spec.Config, linux: spec.Linux, bundle: Path, new: set[str], joined: dict[str, str]
+    config: spec.Config, linux: spec.Linux, bundle: str, new: set[str], joined: dict[str, str]
 ) -> Iterator[Operation]:
     process = config.process
     if process is not None and process.oom_score_adj is not None:
@@ -96,7 +104,7 @@ def _child(
     yield mounts.PivotRoot(_propagation(linux.rootfs_propagation))
 
 
-def _filesystem(config: spec.Config, linux: spec.Linux, bundle: Path) -> Iterator[Operation]:
+def _filesystem(config: spec.Config, linux: spec.Linux, bundle: str) -> Iterator[Operation]:
     remaining = list(config.mounts)
     root = _root(config, bundle, remaining)
     devices = _devices(linux)
@@ -125,7 +133,7 @@ def _filesystem(config: spec.Config, linux: spec.Linux, bundle: Path) -> Iterato
         yield mounts.ReadOnlyRoot()
 
 
-def _root(config: spec.Config, bundle: Path, remaining: list[spec.Mount]) -> Operation:
+def _root(config: spec.Config, bundle: str, remaining: list[spec.Mount]) -> Operation:
     """The root's operation; a root that is the first mount is taken off the remaining ones."""
     if remaining and remaining[0].destination == "/" and remaining[0].type == "overlay":
         options = dict(option.partition("=")[::2] for option in remaining.pop(0).options)

@@ -12,11 +12,8 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/spec.md
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any
-
-import msgspec
-
+from runtime import spec_codec
+from runtime.spec_codec import SpecStruct
 from runtime.spec_resources import (
     CPU,
     BlockIO,
@@ -28,10 +25,13 @@ from runtime.spec_resources import (
     Pids,
     Rdma,
     Resources,
-    SpecStruct,
     ThrottleDevice,
     WeightDevice,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Self
 
 __all__ = [
     "CPU",
@@ -134,7 +134,9 @@ class Scheduler(SpecStruct):
 class IOPriority(SpecStruct):
     """ioprio_set(2)."""
 
-    class_: str = msgspec.field(name="class")
+    _names = {"class_": "class"}
+
+    class_: str
     priority: int
 
 
@@ -148,10 +150,12 @@ class ExecCPUAffinity(SpecStruct):
 class Process(SpecStruct):
     """The process that is executed in the container (config.md, section Process)."""
 
+    _names = {"io_priority": "ioPriority", "exec_cpu_affinity": "execCPUAffinity"}
+
     cwd: str
     terminal: bool = False
     console_size: ConsoleSize | None = None
-    user: User = msgspec.field(default_factory=User)
+    user: User = User()
     args: list[str] = []
     command_line: str = ""
     env: list[str] = []
@@ -162,8 +166,8 @@ class Process(SpecStruct):
     selinux_label: str = ""
     oom_score_adj: int | None = None
     scheduler: Scheduler | None = None
-    io_priority: IOPriority | None = msgspec.field(default=None, name="ioPriority")
-    exec_cpu_affinity: ExecCPUAffinity | None = msgspec.field(default=None, name="execCPUAffinity")
+    io_priority: IOPriority | None = None
+    exec_cpu_affinity: ExecCPUAffinity | None = None
 
 
 class Root(SpecStruct):
@@ -176,8 +180,10 @@ class Root(SpecStruct):
 class IDMapping(SpecStruct):
     """A range of user or group ids of a user namespace (user_namespaces(7))."""
 
-    container_id: int = msgspec.field(name="containerID")
-    host_id: int = msgspec.field(name="hostID")
+    _names = {"container_id": "containerID", "host_id": "hostID"}
+
+    container_id: int
+    host_id: int
     size: int
 
 
@@ -264,11 +270,18 @@ class Seccomp(SpecStruct):
 class IntelRdt(SpecStruct):
     """Intel's resource director."""
 
-    clos_id: str = msgspec.field(default="", name="closID")
-    l3_cache_schema: str = msgspec.field(default="", name="l3CacheSchema")
+    _names = {
+        "clos_id": "closID",
+        "l3_cache_schema": "l3CacheSchema",
+        "enable_cmt": "enableCMT",
+        "enable_mbm": "enableMBM",
+    }
+
+    clos_id: str = ""
+    l3_cache_schema: str = ""
     mem_bw_schema: str = ""
-    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")
-    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
+    enable_cmt: bool = False
+    enable_mbm: bool = False
 
 
 class Personality(SpecStruct):
@@ -323,28 +336,42 @@ class Config(SpecStruct):
     zos: dict[str, Any] | None = None
 
 
-class Status(StrEnum):
-    """The states of a container and what may be done in each (runtime.md, section Lifecycle)."""
+class Status(str):
+    """The states of a container and what may be done in each (runtime.md, section Lifecycle).
 
-    CREATING = "creating"
-    CREATED = "created"
-    RUNNING = "running"
-    STOPPED = "stopped"
+    "paused" is runc's: a running container whose cgroup is frozen.
+    """
+
+    CREATING: ClassVar[Status]
+    CREATED: ClassVar[Status]
+    RUNNING: ClassVar[Status]
+    PAUSED: ClassVar[Status]
+    STOPPED: ClassVar[Status]
+
+    def __new__(cls, name: str) -> Self:
+        if name not in ("creating", "created", "running", "paused", "stopped"):
+            raise ValueError(f"invalid status {name!r}")
+        return super().__new__(cls, name)
 
     @property
     def can_start(self) -> bool:
         """Only a created container is started, and only once."""
-        return self is Status.CREATED
+        return self == Status.CREATED
 
     @property
     def can_kill(self) -> bool:
         """A signal needs a process."""
-        return self in (Status.CREATED, Status.RUNNING)
+        return self in (Status.CREATED, Status.RUNNING, Status.PAUSED)
 
     @property
     def can_delete(self) -> bool:
         """Only what has stopped is deleted; forcing means to stop it first."""
-        return self is Status.STOPPED
+        return self == Status.STOPPED
+
+
+Status.CREATING, Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPED = map(
+    Status, ("creating", "created", "running", "paused", "stopped")
+)
 
 
 class State(SpecStruct):
@@ -354,43 +381,33 @@ class State(SpecStruct):
     process from another one that was given the same pid later.
     """
 
+    oci_version: str
     id: str
     status: Status
     bundle: str
     pid: int = 0
-    oci_version: str = OCI_VERSION
     annotations: dict[str, str] = {}
     process_start_time: int = 0
 
 
 def load(data: bytes) -> Config:
     """Decode `config.json`; raises BadInput when it is no JSON or a property has the wrong type."""
-    from kernel.errors import BadInput
-
-    try:
-        return msgspec.json.decode(data, type=Config)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadInput(f"config.json: {error}", remedy="see the OCI runtime specification, config.md") from error
+    return spec_codec.loads(Config, data, "config.json")
 
 
 def dump(config: Config) -> bytes:
     """Encode as `config.json`, properties at their default left out."""
-    return msgspec.json.encode(config)
+    return spec_codec.dumps(config)
 
 
 def load_state(data: bytes) -> State:
     """Decode `state.json`; raises BadInput when it is damaged."""
-    from kernel.errors import BadInput
-
-    try:
-        return msgspec.json.decode(data, type=State)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadInput(f"state.json: {error}") from error
+    return spec_codec.loads(State, data, "state.json")
 
 
 def dump_state(state: State) -> bytes:
     """Encode as `state.json`; the version is always written, as the specification demands."""
-    return msgspec.json.encode({"ociVersion": state.oci_version, **msgspec.to_builtins(state)})
+    return spec_codec.dumps(state)
 
 
 def unsupported(config: Config) -> list[str]:

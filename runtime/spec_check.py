@@ -9,11 +9,12 @@ other tools write: rawpod loads no device program yet, and a rule that is accept
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-
 from kernel.errors import BadInput, NotSupported
 from runtime import spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_ID = 2**32 - 2  # 2^32 - 1 is (uid_t) -1, which setuid(2) and chown(2) read as "leave unchanged"
 NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup")
@@ -36,8 +37,9 @@ _CAPABILITY_NAMES = (
 )
 CAPABILITIES = frozenset(f"CAP_{name}" for name in _CAPABILITY_NAMES.split())
 
-_VERSION = re.compile(r"1\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?\Z")
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}\Z")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
+_ALPHANUMERIC = _LETTERS | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_ID = _ALPHANUMERIC | frozenset("_.+-")
 
 
 def check(config: spec.Config) -> None:
@@ -50,10 +52,10 @@ def check(config: spec.Config) -> None:
 
 def check_id(container_id: str) -> None:
     """Ids become names of files and cgroups, so their grammar is narrow; raises BadInput."""
-    if not _CONTAINER_ID.match(container_id):
+    if not 0 < len(container_id) < 254 or not _ID.issuperset(container_id) or container_id[0] in ".+-":
         raise BadInput(
             f"container id {container_id!r}: not a name",
-            remedy="1 to 253 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+            remedy="1 to 253 letters, digits, '_', '.', '+' and '-', beginning with a letter, digit or '_'",
         )
 
 
@@ -124,7 +126,7 @@ def _unsupported_resources(resources: spec.Resources) -> list[str]:
 
 
 def _present(section: str, struct: spec.SpecStruct, *fields: str) -> list[str]:
-    return [f"{section}.{_json_name(struct, field)}" for field in fields if getattr(struct, field) not in (None, [])]
+    return [f"{section}.{struct.property_of(field)}" for field in fields if getattr(struct, field) not in (None, [])]
 
 
 def _is_default_device(device: spec.Device) -> bool:
@@ -139,7 +141,7 @@ def _is_default_device(device: spec.Device) -> bool:
 
 def faults(config: spec.Config) -> Iterator[str]:
     """What is malformed, one `JSON path: what is wrong` each."""
-    if not _VERSION.match(config.oci_version):
+    if not _is_version_1(config.oci_version):
         yield f"ociVersion: {config.oci_version!r} is not a version that begins with 1."
     if config.root is None and not _has_overlay_root(config):
         yield "root: missing (a path, or a first mount of type overlay on '/')"
@@ -149,6 +151,20 @@ def faults(config: spec.Config) -> Iterator[str]:
     if config.process is not None:
         yield from _process_faults(config.process)
     yield from _linux_faults(config, config.linux or spec.Linux())
+
+
+def _is_version_1(text: str) -> bool:
+    """Semantic versioning 2.0: three numbers without leading zeros, then a pre-release and build metadata."""
+    core, _, build = text.partition("+")
+    core, dash, release = core.partition("-")
+    numbers = core.split(".")
+    return (
+        len(numbers) == 3
+        and numbers[0] == "1"
+        and all(number.isascii() and number.isdigit() and str(int(number)) == number for number in numbers)
+        and (bool(release) or not dash)
+        and (_ALPHANUMERIC | {".", "-"}).issuperset(release + build)
+    )
 
 
 def _has_overlay_root(config: spec.Config) -> bool:
@@ -199,7 +215,7 @@ def _user_faults(user: spec.User) -> Iterator[str]:
 
 
 def _capability_faults(capabilities: spec.Capabilities) -> Iterator[str]:
-    for field in capabilities.__struct_fields__:
+    for field in capabilities._fields:
         for name in getattr(capabilities, field):
             if name not in CAPABILITIES:
                 yield f"process.capabilities.{field}: unknown capability {name!r}"
@@ -227,18 +243,21 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
         yield f"linux.rootfsPropagation: unknown {linux.rootfs_propagation!r} ({', '.join(PROPAGATIONS)})"
     for name in ("masked_paths", "readonly_paths"):
         for index, path in enumerate(getattr(linux, name)):
-            yield from _absolute(f"linux.{_json_name(linux, name)}[{index}]", path)
+            yield from _absolute(f"linux.{linux.property_of(name)}[{index}]", path)
     if ".." in linux.cgroups_path.split("/") or "\0" in linux.cgroups_path:
         yield f"linux.cgroupsPath: {linux.cgroups_path!r} leaves the hierarchy"
     for key in linux.sysctl:
-        if not re.fullmatch(r"[a-z0-9_-]+([./][A-Za-z0-9_-]+)+", key):
+        parts = key.replace("/", ".").split(".")
+        if len(parts) < 2 or not all(parts) or not (_ALPHANUMERIC | {"_", "-"}).issuperset("".join(parts)):
             yield f"linux.sysctl: {key!r} is not the name of a kernel parameter"
     yield from _unified_faults(linux)
 
 
 def _unified_faults(linux: spec.Linux) -> Iterator[str]:
     for key in linux.resources.unified if linux.resources else ():
-        if not re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+", key) or key.startswith("cgroup."):
+        parts = key.split(".")
+        well_formed = len(parts) > 1 and all(parts) and (_ALPHANUMERIC | {"_"}).issuperset("".join(parts))
+        if not well_formed or parts[0] == "cgroup":
             yield f"linux.resources.unified: {key!r} is not the name of a controller's file"
 
 
@@ -248,8 +267,4 @@ def _absolute(place: str, path: str) -> Iterator[str]:
 
 
 def _set_fields(struct: spec.SpecStruct) -> list[str]:
-    return [_json_name(struct, field) for field in struct.__struct_fields__ if getattr(struct, field)]
-
-
-def _json_name(struct: spec.SpecStruct, field: str) -> str:
-    return struct.__struct_encode_fields__[struct.__struct_fields__.index(field)]
+    return [struct.property_of(field) for field in struct._fields if getattr(struct, field)]

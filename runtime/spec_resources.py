@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
-
-class SpecStruct(msgspec.Struct, rename="camel", omit_defaults=True):
-    """Camel-cased names, defaults left out when written; ids and counts are checked by `check`, not by the types."""
+from runtime.spec_codec import SpecStruct
 
 
 class DeviceRule(SpecStruct):
@@ -22,13 +18,15 @@ class DeviceRule(SpecStruct):
 class Memory(SpecStruct):
     """Memory limits in bytes; -1 is unlimited. `swap` is memory and swap together, as on cgroup v1."""
 
+    _names = {"kernel_tcp": "kernelTCP", "disable_oom_killer": "disableOOMKiller"}
+
     limit: int | None = None
     reservation: int | None = None
     swap: int | None = None
     kernel: int | None = None
-    kernel_tcp: int | None = msgspec.field(default=None, name="kernelTCP")
+    kernel_tcp: int | None = None
     swappiness: int | None = None
-    disable_oom_killer: bool | None = msgspec.field(default=None, name="disableOOMKiller")
+    disable_oom_killer: bool | None = None
     use_hierarchy: bool | None = None
     check_before_update: bool | None = None
 
@@ -73,13 +71,18 @@ class ThrottleDevice(SpecStruct):
 class BlockIO(SpecStruct):
     """Disk limits (config-linux.md, section Block IO)."""
 
+    _names = {
+        "throttle_read_iops_device": "throttleReadIOPSDevice",
+        "throttle_write_iops_device": "throttleWriteIOPSDevice",
+    }
+
     weight: int | None = None
     leaf_weight: int | None = None
     weight_device: list[WeightDevice] = []
     throttle_read_bps_device: list[ThrottleDevice] = []
     throttle_write_bps_device: list[ThrottleDevice] = []
-    throttle_read_iops_device: list[ThrottleDevice] = msgspec.field(default=[], name="throttleReadIOPSDevice")
-    throttle_write_iops_device: list[ThrottleDevice] = msgspec.field(default=[], name="throttleWriteIOPSDevice")
+    throttle_read_iops_device: list[ThrottleDevice] = []
+    throttle_write_iops_device: list[ThrottleDevice] = []
 
 
 class HugepageLimit(SpecStruct):
@@ -99,7 +102,9 @@ class InterfacePriority(SpecStruct):
 class NetworkResources(SpecStruct):
     """cgroup v1's net_cls and net_prio."""
 
-    class_id: int | None = msgspec.field(default=None, name="classID")
+    _names = {"class_id": "classID"}
+
+    class_id: int | None = None
     priorities: list[InterfacePriority] = []
 
 
@@ -113,11 +118,13 @@ class Rdma(SpecStruct):
 class Resources(SpecStruct):
     """What the container's cgroup is limited to; `unified` is written to cgroup v2 files as it stands."""
 
+    _names = {"block_io": "blockIO"}
+
     devices: list[DeviceRule] = []
     memory: Memory | None = None
     cpu: CPU | None = None
     pids: Pids | None = None
-    block_io: BlockIO | None = msgspec.field(default=None, name="blockIO")
+    block_io: BlockIO | None = None
     hugepage_limits: list[HugepageLimit] = []
     network: NetworkResources | None = None
     rdma: dict[str, Rdma] = {}

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from kernel.errors import NotFound
 from kernel.process import pidfd_open, process_start_time
 from runtime import spec
 from runtime.spec import State, Status
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Directory = str | os.PathLike[str]
+
 FILE = "state.json"
 
 
-def save(directory: Path, state: State) -> None:
+def save(directory: Directory, state: State) -> None:
     """Replace the state at once: a reader sees the old or the new one."""
-    temporary = directory / f".{FILE}.{os.getpid()}"
-    temporary.write_bytes(spec.dump_state(state))
-    temporary.rename(directory / FILE)
+    replace_file(os.path.join(directory, FILE), spec.dump_state(state))
 
 
-def load(directory: Path) -> State:
+def replace_file(path: str, data: bytes) -> None:
+    """Write a file by temporary file and rename."""
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb", opener=_private) as file:
+        file.write(data)
+    os.rename(temporary, path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def load(directory: Directory) -> State:
     """The state, its status as the kernel sees the process now. Raises NotFound, or BadInput for a damaged file."""
     try:
-        state = spec.load_state((directory / FILE).read_bytes())
+        with open(os.path.join(directory, FILE), "rb") as file:
+            state = spec.load_state(file.read())
     except FileNotFoundError:
-        raise NotFound(f"no container in {str(directory)!r}") from None
+        raise NotFound(f"no container in {os.fspath(directory)!r}") from None
     if state.status.can_kill and not alive(state):
         state.status = Status.STOPPED
     return state

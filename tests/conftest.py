@@ -7,6 +7,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy or emulated machine is no failure.
+settings.register_profile("rawpod", deadline=None)
+settings.load_profile("rawpod")
 
 IN_TEST_MACHINE = os.environ.get("RAWPOD_VM") == "1"
 

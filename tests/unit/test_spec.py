@@ -180,7 +180,9 @@ def test_what_is_no_config_is_refused(data: bytes) -> None:
 
 
 def test_the_state_file_keeps_what_it_is_given_and_always_names_its_version() -> None:
-    state = spec.State(id="a", status=spec.Status.RUNNING, bundle="/b", pid=7, process_start_time=99)
+    state = spec.State(
+        oci_version=spec.OCI_VERSION, id="a", status=spec.Status.RUNNING, bundle="/b", pid=7, process_start_time=99
+    )
     assert json.loads(spec.dump_state(state))["ociVersion"] == spec.OCI_VERSION
     assert spec.load_state(spec.dump_state(state)) == state
 
