@@ -35,7 +35,7 @@ _encode = make_encoder(None, str, encode_basestring_ascii, None, ":", ",", False
 
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text. Raises ValueError, and RecursionError for one that is nested too deep."""
-    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    text = data if isinstance(data, str) else data.decode()
     start = len(text) - len(text.lstrip(_WHITE_SPACE))
     try:
         value, end = _scan(text, start)
