@@ -91,10 +91,24 @@ def refusal(action: str, path: str, value: str | None, error: OSError) -> Rawpod
     what += f": {reason[:1].lower()}{reason[1:]}"
     if kind in ("read", "limit") and number == errnos.ENOENT and not os.path.isdir(os.path.dirname(path)):
         return NotFound(what, remedy="there is no such cgroup")
+    if kind == "limit" and number == errnos.ENOENT and _has_controller(path):
+        return NotSupported(
+            what, remedy="this kernel has no such file; see its Documentation/admin-guide/cgroup-v2.rst"
+        )
+    if kind == "limit" and number == errnos.EINVAL and path.endswith("/cpu.weight"):
+        remedy = "the kernel refuses the value, or the cgroup is idle: set cpu.idle to 0 first"
     if error_type is ControllerMissing:
         controller = value.lstrip("+") if kind == "enable" and value else os.path.basename(path).partition(".")[0]
         return ControllerMissing(controller, what, remedy=remedy)
     return error_type(what, remedy=remedy)
+
+
+def _has_controller(path: str) -> bool:
+    directory, name = os.path.split(path)
+    try:
+        return name.partition(".")[0] in read_raw(f"{directory}/cgroup.controllers").split()
+    except OSError:
+        return False
 
 
 def _kind(action: str, path: str, value: str | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from cgroups.controllers import IoMax, Limits, swap_alone, weight_from_shares
+from cgroups.controllers import MAX, IoMax, IoWeight, Limits, RdmaMax, swap_alone, weight_from_shares
+from kernel.errors import BadInput, NotSupported
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # `typing` is not loaded at run time; type checkers take the name for true
 if TYPE_CHECKING:
+    from cgroups.cgroup import Cgroup
     from cgroups.hierarchy import Hierarchy
     from runtime import spec
     from runtime.spec_resources import BlockIO, Resources
@@ -28,35 +30,60 @@ def settable_limits(config: spec.Config, hierarchy: Hierarchy, missing_controlle
     return settable, [f"{line}: controller not on cgroup v2" for line in left_out]
 
 
-def limits_of(resources: Resources | None) -> Limits:
-    """The limits that `linux.resources` asks for. What has no v2 form was refused by `spec.check`."""
+def limits_of(resources: Resources | None, memory_held: int | None = None) -> Limits:
+    """The limits that `linux.resources` asks for. What has no v2 form was refused by `spec.check`.
+
+    0 stands for "not set" wherever callers written for cgroup v1 send it so, as runc has it. `memory_held` is the
+    memory limit from which a limit of memory and swap together counts, if the resources have none.
+    """
     if resources is None:
         return Limits()
     memory, cpu, pids = resources.memory, resources.cpu, resources.pids
-    asked: dict[str, object] = {"unified": resources.unified, "io_max": _io_max(resources.block_io)}
+    asked: dict[str, object] = {"unified": resources.unified, **_block_io(resources.block_io)}
     if memory is not None:
         asked |= {
-            "memory_max": memory.limit,
-            "memory_low": memory.reservation,
-            "swap_max": swap_alone(memory.swap, memory.limit),
+            "memory_max": memory.limit or None,
+            "memory_low": memory.reservation or None,
+            "swap_max": swap_alone(memory.swap, memory.limit or (memory_held if memory.swap else None)),
+            "memory_check": bool(memory.check_before_update),
         }
     if cpu is not None:
         asked |= {
-            "cpu_quota_us": cpu.quota,
-            "cpu_period_us": cpu.period,
+            "cpu_quota_us": cpu.quota or None,
+            "cpu_period_us": cpu.period or None,
+            "cpu_burst_us": cpu.burst,
             "cpu_weight": weight_from_shares(cpu.shares) if cpu.shares else None,
+            "cpu_idle": cpu.idle,
             "cpuset_cpus": cpu.cpus or None,
             "cpuset_mems": cpu.mems or None,
         }
     if pids is not None:
-        # 0 was "unlimited" to callers before -1 was (config-linux.md, "PIDs").
-        asked["pids_max"] = pids.limit if pids.limit > 0 else -1
+        asked["pids_max"] = pids.limit or None
+    asked["hugetlb"] = {page.page_size: page.limit for page in resources.hugepage_limits}
+    asked["rdma"] = tuple(RdmaMax(name, a.hca_handles, a.hca_objects) for name, a in resources.rdma.items())
     return Limits(**asked)  # type: ignore[arg-type]
 
 
-def _io_max(block_io: BlockIO | None) -> tuple[IoMax, ...]:
+def update_cgroup(cgroup: Cgroup, resources: Resources) -> None:
+    """Change the limits of a container that runs to `resources`; what they leave out stays as it is.
+
+    A limit of memory and swap together without one of memory counts from the memory limit that holds. Raises BadInput
+    or NotSupported for what `spec.check` would refuse, Conflict where checkBeforeUpdate forbids it.
+    """
+    from cgroups.update import current_limit, update
+    from runtime import spec_resources_check
+
+    held = current_limit(cgroup, "memory.max")
+    if malformed := list(spec_resources_check.faults(resources, held)):
+        raise BadInput("; ".join(malformed), remedy="see the OCI runtime specification, config-linux.md")
+    if missing := spec_resources_check.unsupported(resources):
+        raise NotSupported(", ".join(missing), remedy="cgroup v2 has nothing like it")
+    update(cgroup, limits_of(resources, held))
+
+
+def _block_io(block_io: BlockIO | None) -> dict[str, object]:
     if block_io is None:
-        return ()
+        return {}
     rates: dict[tuple[int, int], dict[str, int]] = {}
     for key, devices in (
         ("rbps", block_io.throttle_read_bps_device),
@@ -65,5 +92,12 @@ def _io_max(block_io: BlockIO | None) -> tuple[IoMax, ...]:
         ("wiops", block_io.throttle_write_iops_device),
     ):
         for device in devices:
-            rates.setdefault((device.major, device.minor), {})[key] = device.rate
-    return tuple(IoMax(major, minor, **limits) for (major, minor), limits in rates.items())
+            # 0 took a rule away on v1; the kernel refuses it in io.max.
+            rates.setdefault((device.major, device.minor), {})[key] = device.rate or MAX
+    return {
+        "io_weight": block_io.weight or None,
+        "io_device_weights": tuple(
+            IoWeight(device.major, device.minor, device.weight) for device in block_io.weight_device if device.weight
+        ),
+        "io_max": tuple(IoMax(major, minor, **limits) for (major, minor), limits in rates.items()),
+    }

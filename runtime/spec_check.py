@@ -10,7 +10,7 @@ other tools write: rawpod loads no device program yet, and a rule that is accept
 from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
-from runtime import spec
+from runtime import spec, spec_resources_check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,28 +105,7 @@ def _unsupported_linux(linux: spec.Linux) -> list[str]:
     for index, device in enumerate(linux.devices):
         if not _is_default_device(device):
             paths.append(f"linux.devices[{index}] ({device.path})")
-    return paths + (_unsupported_resources(linux.resources) if linux.resources else [])
-
-
-def _unsupported_resources(resources: spec.Resources) -> list[str]:
-    names = {
-        "devices": resources.devices,
-        "hugepageLimits": resources.hugepage_limits,
-        "network": resources.network,
-        "rdma": resources.rdma,
-    }
-    paths = [name for name, value in names.items() if value]
-    if memory := resources.memory:
-        paths += _present("memory", memory, "kernel", "kernel_tcp", "swappiness", "disable_oom_killer")
-    if cpu := resources.cpu:
-        paths += _present("cpu", cpu, "burst", "realtime_runtime", "realtime_period", "idle")
-    if block_io := resources.block_io:
-        paths += _present("blockIO", block_io, "weight", "leaf_weight", "weight_device")
-    return [f"linux.resources.{path}" for path in paths]
-
-
-def _present(section: str, struct: spec.SpecStruct, *fields: str) -> list[str]:
-    return [f"{section}.{struct.property_of(field)}" for field in fields if getattr(struct, field) not in (None, [])]
+    return paths + (spec_resources_check.unsupported(linux.resources) if linux.resources else [])
 
 
 def _is_default_device(device: spec.Device) -> bool:
@@ -250,15 +229,8 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
         parts = key.replace("/", ".").split(".")
         if len(parts) < 2 or not all(parts) or not (_ALPHANUMERIC | {"_", "-"}).issuperset("".join(parts)):
             yield f"linux.sysctl: {key!r} is not the name of a kernel parameter"
-    yield from _unified_faults(linux)
-
-
-def _unified_faults(linux: spec.Linux) -> Iterator[str]:
-    for key in linux.resources.unified if linux.resources else ():
-        parts = key.split(".")
-        well_formed = len(parts) > 1 and all(parts) and (_ALPHANUMERIC | {"_"}).issuperset("".join(parts))
-        if not well_formed or parts[0] == "cgroup":
-            yield f"linux.resources.unified: {key!r} is not the name of a controller's file"
+    if linux.resources:
+        yield from spec_resources_check.faults(linux.resources)
 
 
 def _absolute(place: str, path: str) -> Iterator[str]:

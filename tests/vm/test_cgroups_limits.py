@@ -16,7 +16,8 @@ import pytest
 from cgroups import stats
 from cgroups.cgroup import Cgroup
 from cgroups.controllers import IoMax, Limits
-from kernel.errors import BadInput
+from cgroups.update import update
+from kernel.errors import BadInput, Conflict
 
 Spawn = Callable[[Cgroup, str], "subprocess.Popen[bytes]"]
 
@@ -65,11 +66,15 @@ def test_every_limit_is_read_back_from_the_kernel(cgroup: Cgroup) -> None:
         swap_max=0,
         cpu_quota_us=50_000,
         cpu_period_us=100_000,
+        cpu_burst_us=20_000,
         cpu_weight=200,
+        cpu_idle=0,
         cpuset_cpus="0",
         cpuset_mems="0",
         pids_max=100,
+        io_weight=500,
         io_max=(IoMax(major, minor, rbps=1 << 20, wiops=50),),
+        hugetlb={"2MB": 4 << 20},
         unified={"memory.oom.group": "1"},
     ).apply(cgroup)
     expected = {
@@ -78,20 +83,72 @@ def test_every_limit_is_read_back_from_the_kernel(cgroup: Cgroup) -> None:
         "memory.low": str(16 << 20),
         "memory.swap.max": "0",
         "cpu.max": "50000 100000",
+        "cpu.max.burst": "20000",
+        "cpu.idle": "0",
         "cpu.weight": "200",
         "cpuset.cpus.effective": "0",
         "cpuset.mems.effective": "0",
         "pids.max": "100",
         "io.max": f"{major}:{minor} rbps=1048576 wbps=max riops=max wiops=50",
+        "hugetlb.2MB.max": str(4 << 20),
+        "hugetlb.2MB.rsvd.max": str(4 << 20),
         "memory.oom.group": "1",
     }
     assert {name: _text(cgroup, name) for name in expected} == expected
+    weight = "io.bfq.weight" if Path(cgroup.file("io.bfq.weight")).exists() else "io.weight"
+    assert _text(cgroup, weight).splitlines()[0].endswith("500" if weight == "io.bfq.weight" else "4950")
 
 
 def test_a_limit_is_lifted_again(cgroup: Cgroup) -> None:
     Limits(memory_max=64 << 20, pids_max=10, cpu_quota_us=50_000).apply(cgroup)
     Limits(memory_max=-1, pids_max=-1, cpu_quota_us=-1).apply(cgroup)
     assert [_text(cgroup, name) for name in ("memory.max", "pids.max", "cpu.max")] == ["max", "max", "max 100000"]
+
+
+def test_an_idle_group_is_idle_and_has_a_weight_again_afterwards(cgroup: Cgroup) -> None:
+    Limits(cpu_idle=1, cpu_weight=200).apply(cgroup)
+    assert _text(cgroup, "cpu.idle") == "1"
+    with pytest.raises(BadInput, match=r"set cpu\.idle to 0 first"):
+        update(cgroup, Limits(cpu_weight=300))
+    update(cgroup, Limits(cpu_idle=0, cpu_weight=300))
+    assert (_text(cgroup, "cpu.idle"), _text(cgroup, "cpu.weight")) == ("0", "300")
+
+
+def test_an_update_keeps_what_it_does_not_name(cgroup: Cgroup) -> None:
+    Limits(cpu_quota_us=50_000, cpu_period_us=100_000, cpu_burst_us=20_000, memory_max=64 << 20).apply(cgroup)
+    update(cgroup, Limits(cpu_quota_us=30_000))
+    assert _text(cgroup, "cpu.max") == "30000 100000"
+    update(cgroup, Limits(cpu_period_us=50_000))
+    assert _text(cgroup, "cpu.max") == "30000 50000"
+    update(cgroup, Limits(cpu_quota_us=10_000, cpu_burst_us=5_000))
+    assert (_text(cgroup, "cpu.max"), _text(cgroup, "cpu.max.burst")) == ("10000 50000", "5000")
+    update(cgroup, Limits(cpu_quota_us=40_000, cpu_burst_us=40_000))
+    assert (_text(cgroup, "cpu.max"), _text(cgroup, "cpu.max.burst")) == ("40000 50000", "40000")
+    assert _text(cgroup, "memory.max") == str(64 << 20)
+
+
+def test_memory_is_not_lowered_below_its_use_when_asked_to_check(cgroup: Cgroup, spawn: Spawn) -> None:
+    Limits(memory_max=64 << 20, swap_max=0).apply(cgroup)
+    child = spawn(cgroup, "data=$(head -c 8M /dev/zero | tr '\\0' x); exec <&-; sleep 1000")
+    while int(_text(cgroup, "memory.current")) < 8 << 20:
+        assert child.poll() is None
+    with pytest.raises(Conflict, match="in use"):
+        update(cgroup, Limits(memory_max=4 << 20, memory_check=True))
+    assert _text(cgroup, "memory.max") == str(64 << 20)
+    assert cgroup.oom_kills() == 0
+
+
+def test_page_cache_is_reclaimed_and_nobody_killed_when_memory_is_lowered(
+    cgroup: Cgroup, spawn: Spawn, tmp_path: Path
+) -> None:
+    Limits(memory_max=64 << 20, swap_max=0).apply(cgroup)
+    child = spawn(cgroup, f"head -c 32M /dev/zero > {tmp_path}/data; sync {tmp_path}/data; exec sleep 1000")
+    while int(_text(cgroup, "memory.current")) < 24 << 20 or "sleep" not in Path(f"/proc/{child.pid}/comm").read_text():
+        assert child.poll() is None
+    update(cgroup, Limits(memory_max=8 << 20))
+    assert _text(cgroup, "memory.max") == str(8 << 20)
+    assert child.poll() is None
+    assert cgroup.oom_kills() == 0
 
 
 def test_values_the_kernel_refuses_are_bad_input(cgroup: Cgroup) -> None:
