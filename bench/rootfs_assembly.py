@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from kernel.operation import Assembly, Operation
-from kernel.process import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, clone3, wait_pidfd
+from kernel.pidfd import wait_pidfd
+from kernel.process import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, clone3
 from rootfs import host, overlay
 from rootfs.mounts import MakePropagation, Mask, OverlayRoot, PivotRoot, ReadOnly, from_oci
 

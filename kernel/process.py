@@ -1,4 +1,4 @@
-"""Processes and namespaces: clone3(2), unshare(2), setns(2), pidfds, close_range(2)."""
+"""Processes and namespaces: clone3(2), unshare(2), setns(2), close_range(2)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ _clone3.restype = c_long
 
 _unshare = SystemCall("unshare", flags=c_int)
 _setns = SystemCall("setns", fd=c_int, flags=c_int)
-_pidfd_open = SystemCall("pidfd_open", pid=c_int, flags=c_uint)
-_pidfd_send_signal = SystemCall("pidfd_send_signal", pidfd=c_int, signal=c_int, info=c_void_p, flags=c_uint)
 _close_range = SystemCall("close_range", first=c_uint, last=c_uint, flags=c_uint)
 _sethostname = SystemCall("sethostname", name=c_char_p, length=c_size_t)
 _setdomainname = SystemCall("setdomainname", name=c_char_p, length=c_size_t)
@@ -48,18 +46,6 @@ class Child(Record):
 
     pid: int
     pidfd: int
-
-
-class ExitStatus(Record):
-    """How a process ended: its exit code, or the signal that ended it (0 for none)."""
-
-    code: int
-    signal: int
-
-    @property
-    def shell(self) -> int:
-        """As shells put it: the code, or 128 + signal."""
-        return 128 + self.signal if self.signal else self.code
 
 
 class _CloneArguments(ctypes.Structure):
@@ -116,16 +102,6 @@ def setns(fd: int, flags: int) -> None:
     _setns(fd, flags)
 
 
-def pidfd_open(pid: int) -> int:
-    """pidfd_open(2)."""
-    return _pidfd_open(pid, 0)
-
-
-def pidfd_send_signal(pidfd: int, signum: int) -> None:
-    """pidfd_send_signal(2): never reaches a stranger who got the same pid later."""
-    _pidfd_send_signal(pidfd, signum, None, 0)
-
-
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     """close_range(2)."""
     _close_range(first, last, flags)
@@ -141,25 +117,3 @@ def setdomainname(name: str) -> None:
     """setdomainname(2)."""
     data = name.encode()
     _setdomainname(data, len(data))
-
-
-def wait_pidfd(pidfd: int) -> ExitStatus:
-    """Wait for a child's end and reap it (waitid(2), P_PIDFD)."""
-    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    assert result is not None  # only with WNOHANG
-    if result.si_code == os.CLD_EXITED:
-        return ExitStatus(result.si_status, 0)
-    return ExitStatus(0, result.si_status)
-
-
-def process_start_time(pid: int) -> int:
-    """When the process started, in clock ticks since boot (field 22 of /proc/PID/stat).
-
-    With the pid it names a process for good: a pid is reused, the pair is not. Raises ProcessLookupError.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The command's name is in parentheses and may hold any byte: count from the last one.
-            return int(stat.read().rpartition(b")")[2].split()[19])
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None

@@ -12,8 +12,8 @@ directory, where the starting process connects and says the same `start` on a ch
 from __future__ import annotations
 
 import _socket
-import array
 import os
+import struct
 
 from kernel import events
 from kernel.errors import (
@@ -64,7 +64,9 @@ class Channel:
         """Send one message with descriptors beside it."""
         packet = jsontext.dumps({"kind": kind, **body})
         if fds:
-            self._socket.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))])
+            self._socket.sendmsg(
+                [packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+            )
         else:
             self._socket.send(packet)
 
@@ -80,15 +82,15 @@ class Channel:
                 )
             except ConnectionResetError:
                 return None, []
-            fds = array.array("i")
+            fds: list[int] = []
             for level, kind, data in ancillary:
                 if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                    fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
             if not packet:
-                return None, list(fds)
+                return None, fds
             message = jsontext.loads(packet)
             if message["kind"] != "event":
-                return message, list(fds)
+                return message, fds
             events.deliver(events.Event(*message["event"]))
 
     def ask(self, what: str) -> None:

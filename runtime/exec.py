@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kernel import credentials
+from kernel.pidfd import wait_pidfd
 from kernel.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -15,7 +16,6 @@ from kernel.process import (
     Child,
     clone3,
     setns,
-    wait_pidfd,
 )
 from rootfs.devices import open_terminal
 from runtime import spec, state

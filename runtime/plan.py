@@ -69,7 +69,7 @@ class Plan(Record):
                     yield f"  {step.describe()}"
 
 
-def build(config: spec.Config, bundle: str, cgroup: Cgroup, limits: Limits) -> Plan:
+def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limits) -> Plan:
     """The plan for `config`, which `spec.check` has accepted. `limits` are those the host can set."""
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
@@ -80,7 +80,7 @@ def build(config: spec.Config, bundle: str, cgroup: Cgroup, limits: Limits) -> P
     for kind in new - {"cgroup"}:
         clone_flags |= NAMESPACE_FLAGS[kind]
     return Plan(
-        parent=(CreateCgroup(cgroup, limits),),
+        parent=(CreateCgroup(cgroup, limits),) if cgroup else (),
         clone_flags=clone_flags,
         pid_namespace=joined.get("pid"),
         child=tuple(_child(config, linux, bundle, new, joined)),

@@ -377,8 +377,8 @@ Status.CREATING, Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPED =
 class State(SpecStruct):
     """A container's state (runtime.md, section State).
 
-    `process_start_time` is rawpod's own property: clock ticks after boot (proc_pid_stat(5), field 22), which tells the
-    process from another one that was given the same pid later.
+    The last ones are rawpod's own. `process_start_time`, in clock ticks after boot (proc_pid_stat(5), field 22), tells
+    the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own.
     """
 
     oci_version: str
@@ -388,6 +388,7 @@ class State(SpecStruct):
     pid: int = 0
     annotations: dict[str, str] = {}
     process_start_time: int = 0
+    cgroup: str = ""
 
 
 def load(data: bytes) -> Config:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from kernel.errors import NotFound
-from kernel.process import pidfd_open, process_start_time
+from kernel.pidfd import pidfd_open, process_life
 from runtime import spec
+from runtime.channel import Gate
 from runtime.spec import State, Status
 
 TYPE_CHECKING = False
@@ -19,6 +20,15 @@ FILE = "state.json"
 def save(directory: Directory, state: State) -> None:
     """Replace the state at once: a reader sees the old or the new one."""
     replace_file(os.path.join(directory, FILE), spec.dump_state(state))
+
+
+def forget(directory: Directory) -> None:
+    """Remove what `save` and the gate left in the directory."""
+    for name in (FILE, Gate.FILE):
+        try:
+            os.unlink(os.path.join(directory, name))
+        except FileNotFoundError:
+            pass
 
 
 def replace_file(path: str, data: bytes) -> None:
@@ -46,9 +56,10 @@ def load(directory: Directory) -> State:
 
 
 def alive(state: State) -> bool:
-    """Whether the process that the state names is there, and is no later one of the same pid."""
+    """Whether the process that the state names runs: it is no later one of the same pid, and no zombie."""
     try:
-        return process_start_time(state.pid) == state.process_start_time
+        life = process_life(state.pid)
+        return life.start_time == state.process_start_time and life.state not in ("Z", "X")
     except ProcessLookupError:
         return False
 

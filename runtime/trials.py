@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cgroups.cgroup import Cgroup
 from cgroups.hierarchy import Hierarchy
-from kernel import mounts, process
+from kernel import mounts, pidfd, process
 from kernel.errors import HostError
 from netns import links
 from netns.netlink import Netlink
@@ -37,7 +37,7 @@ def clone_into_cgroup(hierarchy: Hierarchy) -> None:
                 os._exit(0)
         finally:
             os.close(descriptor)
-        process.wait_pidfd(child.pidfd)
+        pidfd.wait_pidfd(child.pidfd)
         os.close(child.pidfd)
     finally:
         cgroup.delete()

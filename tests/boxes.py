@@ -11,9 +11,10 @@ from typing import Any
 
 from cgroups.cgroup import Cgroup
 from cgroups.hierarchy import Hierarchy
-from kernel.process import ExitStatus
+from kernel.pidfd import ExitStatus
 from runtime import spec
 from runtime.container import Container
+from runtime.create import create
 
 NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup")
 MOUNTS = (
@@ -62,7 +63,7 @@ class Box:
     def create(
         self, config: spec.Config, stdio: tuple[int, int, int] = (0, 1, 2), container_id: str = "box", **more: Any
     ) -> Container:
-        return Container.create(
+        return create(
             container_id,
             config,
             self.bundle,

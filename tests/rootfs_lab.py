@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kernel.operation import Assembly, Operation, run
-from kernel.process import (
-    CLONE_NEWCGROUP,
-    CLONE_NEWIPC,
-    CLONE_NEWNET,
-    CLONE_NEWNS,
-    CLONE_NEWPID,
-    CLONE_NEWUTS,
-    clone3,
-    wait_pidfd,
-)
+from kernel.pidfd import wait_pidfd
+from kernel.process import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, clone3
 from rootfs.mounts import BindRoot, MakePropagation
 
 _ALL = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP

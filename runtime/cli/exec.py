@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import click
 
 from kernel.errors import BadInput, RawpodError
-from kernel.process import ExitStatus, wait_pidfd
+from kernel.pidfd import ExitStatus, wait_pidfd
 from runtime import exec as runtime_exec
 from runtime import spec, state
 from runtime.cli.pods import load

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cgroups.cgroup import Cgroup
 from cgroups.hierarchy import Hierarchy
-from kernel.process import ExitStatus
+from kernel.pidfd import ExitStatus
 from runtime import spec
-from runtime.container import Container
+from runtime.create import create
 from runtime.pod.logs import LogWriter
 from runtime.pod.loop import Loop
 from runtime.pod.streams import InputPump, OutputPump, Sink
@@ -70,7 +70,7 @@ class Attempt:
         show: Show | None,
         ended: Callable[[Ended], None],
     ) -> None:
-        self._loop, self._ended = loop, ended
+        self._loop, self._ended, self._cgroup = loop, ended, prepared.cgroup
         self._pumps: list[OutputPump] = []
         self._input: InputPump | None = None
         self._held_stdin = -1
@@ -78,7 +78,7 @@ class Attempt:
         with ExitStack() as on_failure:
             ours, theirs = _stdio(terminal=process is not None and process.terminal, stdin=keep_stdin_open)
             try:
-                self.container = Container.create(
+                self.container = create(
                     prepared.id,
                     prepared.config,
                     prepared.bundle,
@@ -135,7 +135,7 @@ class Attempt:
         container = self.container
         self._loop.remove(container.pidfd)
         status = container.wait()
-        oom_killed = container.cgroup.oom_kills() > 0
+        oom_killed = self._cgroup.oom_kills() > 0
         # Ends what a shared pid namespace left running, and with it the last writers of the pipes.
         container.delete()
         self._close_streams()

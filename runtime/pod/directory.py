@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel.errors import BadInput, Conflict, NotFound
-from kernel.process import process_start_time
+from kernel.pidfd import process_start_time
 from runtime.settings import Settings
 
 POD = "pod.json"

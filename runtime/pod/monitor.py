@@ -16,7 +16,7 @@ from cgroups import hierarchy as cgroup_hierarchy
 from kernel import credentials, operation
 from kernel.errors import BadInput, Conflict, NotFound, RawpodError
 from kernel.operation import Assembly
-from kernel.process import process_start_time
+from kernel.pidfd import process_start_time
 from runtime.pod import directory, sandbox
 from runtime.pod.attempt import Prepared, Show
 from runtime.pod.backoff import Backoff

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kernel.errors import CommandNotExecutable, CommandNotFound, NotFound, RawpodError
-from kernel.process import process_start_time
+from kernel.pidfd import process_start_time
 from runtime.pod.attempt import Attempt, Ended, Prepared, Show
 from runtime.pod.backoff import Backoff
 from runtime.pod.directory import replace_file

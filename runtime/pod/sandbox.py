@@ -18,6 +18,7 @@ from cgroups.hierarchy import V2_CONTROLLERS, Hierarchy
 from kernel import process
 from kernel.errors import Conflict, NotFound
 from kernel.operation import Assembly, Operation
+from kernel.pidfd import pidfd_open, pidfd_send_signal
 from netns import namespace
 from runtime.settings import Settings
 
@@ -311,13 +312,13 @@ def _end_monitor(status: dict[str, object]) -> None:
     if monitor["pid"] == os.getpid():
         return
     try:
-        pidfd = process.pidfd_open(monitor["pid"])
+        pidfd = pidfd_open(monitor["pid"])
     except SystemCallError:
         return
     try:
         # The pidfd first, the comparison afterwards: between the two the pid cannot change hands unnoticed.
         if monitor_alive(status):
             with contextlib.suppress(SystemCallError):
-                process.pidfd_send_signal(pidfd, signal.SIGKILL)
+                pidfd_send_signal(pidfd, signal.SIGKILL)
     finally:
         os.close(pidfd)

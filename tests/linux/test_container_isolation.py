@@ -7,7 +7,7 @@ import pytest
 
 from kernel.credentials import CAPABILITIES, bounding_set
 from kernel.errors import ContainerError
-from kernel.process import wait_pidfd
+from kernel.pidfd import wait_pidfd
 from runtime import spec, state
 from runtime.exec import exec_in
 from tests.boxes import output

@@ -6,7 +6,7 @@ import pytest
 
 from kernel import events
 from kernel.errors import BadInput, CommandNotExecutable, CommandNotFound, Conflict, ContainerError, NotFound
-from kernel.process import ExitStatus
+from kernel.pidfd import ExitStatus
 from runtime import spec, state
 from tests.boxes import output
 

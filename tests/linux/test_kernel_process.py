@@ -6,7 +6,8 @@ import pytest
 
 from kernel import credentials, process
 from kernel.errors import RawpodError
-from kernel.process import ExitStatus, clone3, pidfd_send_signal, process_start_time, wait_pidfd
+from kernel.pidfd import ExitStatus, pidfd_send_signal, process_start_time, wait_pidfd
+from kernel.process import clone3
 
 
 def test_a_cloned_child_is_the_first_process_of_its_pid_namespace():

@@ -15,7 +15,7 @@ import pytest
 
 from cgroups.cgroup import Cgroup
 from kernel import mounts
-from kernel.process import process_start_time
+from kernel.pidfd import process_start_time
 from netns.links import del_link, new_bridge
 from netns.netlink import Netlink
 from netns.veth import link_name

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kernel.errors import SystemCallError
-from kernel.process import pidfd_open
+from kernel.pidfd import pidfd_open
 from runtime.pod import directory, logread, sandbox
 from runtime.settings import Settings
 from tests.pods import Pods, container, pods

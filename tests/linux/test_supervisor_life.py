@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kernel.process import pidfd_open
+from kernel.pidfd import pidfd_open
 from runtime.cli.client import MERGE_PATCH, Client
 from runtime.pod import directory
 from runtime.settings import Settings

@@ -1,0 +1,166 @@
+"""Making a container: the cgroup, the namespaces, the root filesystem, up to the gate where its process waits."""
+
+from __future__ import annotations
+
+import os
+
+from kernel import operation
+from kernel.cleanup import OnFailure
+from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
+from kernel.operation import Assembly
+from kernel.pidfd import pidfd_send_signal, process_start_time, wait_pidfd
+from kernel.process import CLONE_NEWPID, Child, clone3, setns
+from runtime import plan, spec, state
+from runtime.channel import Channel, Gate, error_from
+from runtime.container import Container
+from runtime.init import assemble_and_become, host_bounding_set
+from runtime.limits import settable_limits
+from runtime.spec import State, Status
+from runtime.spec_check import check_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgroups.cgroup import Cgroup
+    from cgroups.hierarchy import Hierarchy
+    from kernel.operation import Undo
+
+    Directory = str | os.PathLike[str]
+
+_SIGKILL = 9
+_ESRCH = 3
+
+
+def create(
+    container_id: str,
+    config: spec.Config,
+    bundle: Directory,
+    *,
+    cgroup: Cgroup | None,
+    hierarchy: Hierarchy,
+    stdio: tuple[int, int, int],
+    state_dir: Directory,
+    missing_controllers: str = "refuse",
+    parent_death_signal: int = 0,
+    detached: bool = False,
+) -> Container:
+    """Assemble the container up to the gate. What was begun is undone when a step fails.
+
+    Without a `cgroup` the process stays in the caller's. Raises NotSupported or BadInput for a description that cannot
+    be built, ContainerError with the step that failed, ControllerMissing for a limit that the host cannot set. With
+    `missing_controllers` "warn" such limits are left out and named in `warnings`. `parent_death_signal` ends the
+    payload when the calling process ends. A `detached` container waits at a gate in `state_dir`, where any process can
+    start it, others for their creator.
+    """
+    check_id(container_id)
+    spec.check(config)
+    process = config.process
+    if process is None or not process.args:
+        raise ContainerError(f"container {container_id!r} has no process to run")
+    limits, warnings = settable_limits(config, hierarchy, missing_controllers)
+    directory = os.fspath(state_dir)
+    steps = plan.build(config, os.fspath(bundle), cgroup, limits)
+    _claim(directory, container_id)
+    host_bounding_set()
+    ours, theirs = Channel.pair()
+    with OnFailure() as on_failure:
+        on_failure.call(ours.close)
+        on_failure.call(theirs.close)
+        on_failure.call(state.forget, directory)
+        gate = Gate(directory) if detached else None
+        assembly = Assembly()
+        done = operation.run(steps.parent, assembly)
+        on_failure.call(done.undo)
+        child = _clone(steps, assembly.fds.get("cgroup", -1))
+        if child.pid == 0:
+            # Its copy of our end would keep the channel open after our death.
+            ours.close()
+            assemble_and_become(
+                steps.child,
+                process,
+                stdio,
+                theirs,
+                fds=assembly.fds,
+                gate=gate,
+                parent_death_signal=parent_death_signal,
+            )
+        theirs.close()
+        if gate is not None:
+            gate.close()
+        on_failure.call(_end, child.pidfd)
+        assembly.pid = child.pid
+        record = State(
+            oci_version=spec.OCI_VERSION,
+            id=container_id,
+            status=Status.CREATING,
+            bundle=os.fspath(bundle),
+            pid=child.pid,
+            annotations=config.annotations,
+            process_start_time=process_start_time(child.pid),
+            cgroup=str(cgroup.path) if cgroup else "",
+        )
+        container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
+        container.warnings = warnings
+        container.console_fd = _follow(record.id, ours, steps, done)
+        if detached:
+            ours.close()
+        while assembly.fds:
+            os.close(assembly.fds.popitem()[1])
+        container.save(Status.CREATED)
+    return container
+
+
+def _follow(container_id: str, channel: Channel, steps: plan.Plan, done: Undo) -> int | None:
+    """Do what the child asks for until it waits at the gate; the terminal's descriptor, if there is one."""
+    console: int | None = None
+    while True:
+        message, fds = channel.receive()
+        if message is None:
+            raise ContainerError(f"container {container_id!r} ended while it was assembled")
+        if message["kind"] == "ask":
+            for step in steps.asked[message["what"]]:
+                done.execute(step)
+            channel.send("done")
+        elif message["kind"] == "console":
+            (console,) = fds
+        elif message["kind"] == "created":
+            return console
+        else:
+            raise error_from(message)
+
+
+def _claim(directory: str, container_id: str) -> None:
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    try:
+        present = state.load(directory)
+    except RawpodError:
+        return
+    if present.status.can_kill:
+        raise Conflict(f"container {container_id!r} exists and is {present.status}")
+
+
+def _end(pidfd: int) -> None:
+    try:
+        pidfd_send_signal(pidfd, _SIGKILL)
+    except SystemCallError as error:
+        if error.errno != _ESRCH:
+            raise
+    wait_pidfd(pidfd)
+    os.close(pidfd)
+
+
+def _clone(steps: plan.Plan, cgroup_fd: int) -> Child:
+    if steps.pid_namespace is None:
+        return clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
+    # setns(2) to a pid namespace is for children to come: the caller itself never moves.
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    other = os.open(steps.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+    setns(other, CLONE_NEWPID)
+    child = Child(0, -1)
+    try:
+        child = clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
+    finally:
+        if child.pid:
+            setns(own, CLONE_NEWPID)
+        os.close(other)
+        os.close(own)
+    return child
