@@ -17,7 +17,8 @@ BOOT_PACKAGES = ("linux-image-cloud-amd64", "busybox-static")
 STANDARD_PACKAGES = (
     *("python3", "python3-venv", "nftables", "iproute2", "procps", "kmod", "git", "make", "zstd", "ca-certificates"),
     *("systemd-sysv", "dbus"),
-    *("crun", "runc", "podman", "conmon"),
+    # The peers, and the callers of an OCI runtime, with what they call in turn.
+    *("crun", "runc", "podman", "conmon", "netavark", "iptables", "catatonit", "containerd"),
 )
 PAYLOAD_PACKAGES = ("nginx", "curl")
 PAYLOAD = "opt/rawpod-images/nginx.tar.zst"
