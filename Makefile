@@ -6,13 +6,6 @@ PYTEST := $(VENV)/pytest --durations=10 --durations-min=0.5
 PREFIX := /opt/rawpod
 RELEASES := bookworm trixie
 
-# Root tests watch a live kernel against the clock; an emulated one is ten times slower. What fails is shown, and tried
-# once more: the second answer counts.
-define root_tests
-$(PYTEST) -q $(1) || { [ $$? -eq 1 ] && echo "== what failed, once more" && \
-	$(PYTEST) -q --last-failed --last-failed-no-failures=none $(1); }
-endef
-
 .PHONY: help setup setup-test demo install uninstall check test test-quick test-native test-vm bench clean
 
 help:
@@ -48,7 +41,7 @@ check: setup-test
 	@$(PYTEST) -q tests/unit
 
 test-native: setup-test
-	@$(call root_tests,tests/linux)
+	@$(PYTEST) -q tests/linux
 
 test-quick: check test-native
 
@@ -64,7 +57,7 @@ vm-%:
 # Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure.
 .PHONY: in-vm
 in-vm:
-	@export RAWPOD_VM=1; $(call root_tests,tests/vm tests/linux tests/unit)
+	@RAWPOD_VM=1 $(PYTEST) -q tests/vm tests/linux tests/unit
 
 test: check test-native test-vm
 

@@ -32,7 +32,7 @@ from tests.boxes import Box
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _SYS = Path("/sys")
 _CGROUP = Path("/sys/fs/cgroup")
-_SETTLE_SECONDS = 3.0
+_SETTLE_SECONDS = 15.0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from kernel.errors import SystemCallError
 from kernel.pidfd import pidfd_open
 from runtime.pod import directory, logread, sandbox
 from runtime.settings import Settings
-from tests.pods import Pods, container, pods
+from tests.pods import Json, Pods, container, pods
 
 __all__ = ["pods"]
 
@@ -76,17 +76,23 @@ def test_a_killed_payload_is_replaced_at_once_and_later_with_back_off(pods: Pods
     pod = pods.start(container("main", *FOREVER), restartPolicy="Always")
     pod.running()
     os.kill(pod.process("main")["pid"], signal.SIGKILL)
-    pod.wait(lambda status: status["containerStatuses"][0]["restartCount"] == 1 and pod.running() is status)
+    states: list[Json] = []
+
+    def replaced(status: Json) -> bool:
+        states.append(status["containerStatuses"][0]["state"])
+        return bool(status["containerStatuses"][0]["restartCount"] == 1) and "running" in states[-1]
+
+    pod.wait(replaced)
+    assert not [state for state in states if state.get("waiting", {}).get("reason") == "CrashLoopBackOff"]
     last = pod.state()["lastState"]["terminated"]
     assert (last["exitCode"], last["signal"], last["reason"]) == (137, 9, "Error")
-    figures = pod.process("main")
-    assert figures["started"] - figures["died"] < 1
-    os.kill(figures["pid"], signal.SIGKILL)
+    os.kill(pod.process("main")["pid"], signal.SIGKILL)
     pod.wait(lambda status: "waiting" in status["containerStatuses"][0]["state"])
-    assert pod.state()["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    waiting = pod.state()["state"]["waiting"]
+    assert (waiting["reason"], "back-off 1s" in waiting["message"]) == ("CrashLoopBackOff", True), waiting
     pod.running()
     figures = pod.process("main")
-    assert 1 <= figures["started"] - figures["died"] < 2
+    assert figures["started"] - figures["died"] >= 1
     assert pod.state()["restartCount"] == 2
     with closing(pod.follow("main")) as entries:
         assert next(entries).output == b"up\n"
@@ -129,7 +135,8 @@ def test_sigterm_that_is_ignored_is_followed_by_sigkill(pods: Pods) -> None:
     pod.running()
     begin = time.monotonic()
     pod.stop(grace=0.5)
-    assert 0.5 <= time.monotonic() - begin < 1.5
+    # Well below the 30 s it would have without being told.
+    assert 0.5 <= time.monotonic() - begin < 15
     assert pod.state()["state"]["terminated"]["signal"] == signal.SIGKILL
 
 

@@ -232,7 +232,8 @@ def test_stop_waits_as_long_as_told(rawpod: Rawpod) -> None:
     rawpod("run", "-d", "--name", "web", "host", "sh", "-c", "exec sleep 1000000")
     begin = time.monotonic()
     rawpod("stop", "-t", "0.5", "web")
-    assert 0.5 <= time.monotonic() - begin < 3
+    # Well below the default of 10 s.
+    assert 0.5 <= time.monotonic() - begin < 8
     rawpod("rm", "web")
 
 
