@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgroups.controllers import MAX, IoMax, IoWeight, Limits, RdmaMax, swap_alone, weight_from_shares
+from cgroups.device_rules import OCI, Rule
 from kernel.errors import BadInput, NotSupported
 
 TYPE_CHECKING = False  # `typing` is not loaded at run time; type checkers take the name for true
@@ -62,6 +63,32 @@ def limits_of(resources: Resources | None, memory_held: int | None = None) -> Li
     asked["hugetlb"] = {page.page_size: page.limit for page in resources.hugepage_limits}
     asked["rdma"] = tuple(RdmaMax(name, a.hca_handles, a.hca_objects) for name, a in resources.rdma.items())
     return Limits(**asked)  # type: ignore[arg-type]
+
+
+def device_rules(resources: Resources) -> tuple[Rule, ...]:
+    """The rules of `linux.resources.devices`, for the device program."""
+    return tuple(
+        Rule(entry.allow, entry.type or "a", _device_number(entry.major), _device_number(entry.minor), entry.access)
+        for entry in resources.devices
+    )
+
+
+def add_default_devices(config: spec.Config) -> None:
+    """Append the rules on which callers of runc and crun count. They come last, so a description cannot deny them.
+
+    Also where a description has no rule at all: then these devices are all that the container may use.
+    """
+    from runtime import spec
+
+    config.linux = config.linux or spec.Linux()
+    config.linux.resources = config.linux.resources or spec.Resources()
+    config.linux.resources.devices += [
+        spec.DeviceRule(rule.allow, rule.kind, rule.major, rule.minor, rule.access) for rule in OCI
+    ]
+
+
+def _device_number(number: int | None) -> int | None:
+    return None if number == -1 else number
 
 
 def update_cgroup(cgroup: Cgroup, resources: Resources) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from cgroups.devices import restrict
 from kernel import process
 from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
@@ -12,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgroups.cgroup import Cgroup
     from cgroups.controllers import Limits
+    from cgroups.device_rules import Rule
     from kernel.operation import Assembly
 
 NAMESPACE_FLAGS = {
@@ -47,6 +49,19 @@ class CreateCgroup(Operation):
             self.cgroup.kill()
             self.cgroup.wait_empty(5)
             self.cgroup.delete()
+
+
+class RestrictDevices(Operation):
+    """Which devices the container may use, by a program on its cgroup, with which it goes."""
+
+    cgroup: Cgroup
+    rules: tuple[Rule, ...]
+
+    def describe(self) -> str:
+        return f"restrict devices of {self.cgroup.path}: {', '.join(map(str, self.rules))}"
+
+    def execute(self, assembly: Assembly) -> None:
+        restrict(self.cgroup, self.rules)
 
 
 class AskParent(Operation):

@@ -13,12 +13,14 @@ from kernel.errors import BadInput, NotSupported
 from kernel.record import Record
 from rootfs import mounts
 from runtime import spec
+from runtime.limits import device_rules
 from runtime.operations import (
     NAMESPACE_FLAGS,
     AskParent,
     CreateCgroup,
     JoinNamespace,
     NewCgroupNamespace,
+    RestrictDevices,
     SetHostname,
     SetOomScoreAdj,
     SetSysctl,
@@ -80,11 +82,17 @@ def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limit
     for kind in new - {"cgroup"}:
         clone_flags |= NAMESPACE_FLAGS[kind]
     return Plan(
-        parent=(CreateCgroup(cgroup, limits),) if cgroup else (),
+        parent=tuple(_cgroup(cgroup, limits, linux)) if cgroup else (),
         clone_flags=clone_flags,
         pid_namespace=joined.get("pid"),
         child=tuple(_child(config, linux, bundle, new, joined)),
     )
+
+
+def _cgroup(cgroup: Cgroup, limits: Limits, linux: spec.Linux) -> Iterator[Operation]:
+    yield CreateCgroup(cgroup, limits)
+    if linux.resources and linux.resources.devices:
+        yield RestrictDevices(cgroup, device_rules(linux.resources))
 
 
 def _child(

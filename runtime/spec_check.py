@@ -2,9 +2,6 @@
 
 Two questions, both answered without touching the system: is the description well formed (`faults`), and does it ask for
 something rawpod does not do yet (`unsupported`)? Both give JSON paths, so that the author finds the place.
-
-Rules of the device controller (`linux.resources.devices`) are refused altogether, also the usual deny-all rule that
-other tools write: rawpod loads no device program yet, and a rule that is accepted must hold.
 """
 
 from __future__ import annotations

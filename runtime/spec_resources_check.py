@@ -21,7 +21,7 @@ _WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 def unsupported(resources: Resources) -> list[str]:
     """The JSON paths below linux.resources of what cgroup v2 cannot do, in the order of the specification."""
-    paths = ["devices"] * bool(resources.devices)
+    paths: list[str] = []
     if memory := resources.memory:
         paths += ["memory.kernel"] * (memory.kernel not in (None, -1))
         paths += ["memory.kernelTCP"] * (memory.kernel_tcp not in (None, -1))

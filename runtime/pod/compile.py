@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cgroups.device_rules import DENY_ALL, STANDARD
 from kernel.errors import BadInput
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
@@ -210,6 +211,10 @@ def _resources(pod: Pod, asked: ResourceRequirements | None) -> spec.Resources:
     if "memory" in requests:
         memory.reservation = quantities.memory_bytes(requests["memory"])
     return spec.Resources(
+        devices=[
+            spec.DeviceRule(rule.allow, rule.kind, rule.major, rule.minor, rule.access)
+            for rule in (DENY_ALL, *STANDARD)
+        ],
         cpu=cpu if cpu != spec.CPU() else None,
         memory=memory if memory != spec.Memory() else None,
         pids=spec.Pids(pids) if pids is not None else None,

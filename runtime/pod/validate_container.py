@@ -245,9 +245,9 @@ def _security(context: SecurityContext, path: Path) -> Iterator[Fault]:
 def _capabilities(section: str, given: Collection[str], path: Path) -> Iterator[Fault]:
     for index, name in enumerate(given):
         short = name.removeprefix("CAP_")
-        if section == "add" and short in ("MKNOD", "ALL"):
-            wrong = f"{shown(name)} is not supported by rawpod yet: it would open every device of the host"
-            yield Fault((*path, index), wrong, "name the capabilities that are needed, without MKNOD")
+        if section == "add" and short == "ALL":
+            wrong = f"{shown(name)} is not supported by rawpod yet: it would give up the host"
+            yield Fault((*path, index), wrong, "name the capabilities that are needed")
         elif short not in _CAPABILITY_NAMES and name != "ALL":
             right = nearest(short, _CAPABILITY_NAMES)
             right = right if right.startswith("did") else "a name of capabilities(7) without CAP_, as NET_ADMIN"

@@ -228,3 +228,27 @@ def test_a_joining_process_is_in_every_namespace_and_in_the_cgroup(box):
     container.kill()
     container.wait()
     container.delete()
+
+
+def _use_of_a_made_node(box, *rules):
+    config = box.config("sh", "-c", "mknod /tmp/zero c 1 5; (: < /tmp/zero) && echo zero; (: < /dev/null) && echo null")
+    names = ["CAP_MKNOD"]
+    config.process.capabilities = spec.Capabilities(bounding=names, effective=names, permitted=names)
+    config.linux.resources = spec.Resources(devices=list(rules))
+    return box.run(config)[1].splitlines()
+
+
+def test_a_device_outside_of_the_rules_cannot_be_used_whatever_the_capabilities(box):
+    # Fails (zero is read) without RestrictDevices in the plan.
+    deny, nodes, null = (
+        spec.DeviceRule(False, access="rwm"),
+        spec.DeviceRule(True, "c", access="m"),
+        spec.DeviceRule(True, "c", 1, 3, "rwm"),
+    )
+    refused, printed = _use_of_a_made_node(box, deny, nodes, null)
+    assert "Operation not permitted" in refused
+    assert printed == "null"
+
+
+def test_a_description_can_allow_every_device(box):
+    assert _use_of_a_made_node(box, spec.DeviceRule(True, access="rwm")) == ["zero", "null"]

@@ -220,7 +220,14 @@ def test_limits_are_hard_and_requests_are_shares() -> None:
     found = resources(compiled(pod(limits)))
     assert found.cpu == spec.CPU(quota=50_000, period=100_000, shares=256)
     assert found.memory == spec.Memory(limit=64 << 20, swap=64 << 20, reservation=32 << 20)
-    assert resources(compiled(pod())) == spec.Resources()
+    assert resources(compiled(pod())) == spec.Resources(devices=found.devices)
+
+
+def test_devices_are_denied_but_for_those_that_every_container_has() -> None:
+    denied, *allowed = resources(compiled(pod())).devices
+    assert denied == spec.DeviceRule(False, "a", access="rwm")
+    numbers = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)]
+    assert allowed == [spec.DeviceRule(True, "c", major, minor, "rwm") for major, minor in numbers]
 
 
 def test_a_cpu_limit_without_a_request_is_a_request_too() -> None:

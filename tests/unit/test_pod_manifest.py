@@ -255,7 +255,7 @@ ROWS: dict[str, tuple[str, str]] = {
         container("securityContext: {capabilities: {drop: [NOTHING_SUCH]}}"),
         r"drop\[0\]: unknown capability 'NOTHING_SUCH'",
     ),
-    "device capability": (container("securityContext: {capabilities: {add: [MKNOD]}}"), r"'MKNOD' is not supported"),
+    "all capabilities": (container("securityContext: {capabilities: {add: [ALL]}}"), r"'ALL' is not supported"),
     "missing seccomp profile": (container("securityContext: {seccompProfile: {}}"), r"seccompProfile\.type: required"),
     "empty seccomp profile": (
         container("securityContext: {seccompProfile: {type: ''}}"),

@@ -76,7 +76,6 @@ def test_names_that_are_not_plain_camel_case_are_written_as_the_specification_sp
             [{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}],
             "linux.devices[0] (/dev/kvm)",
         ),
-        ("linux.resources.devices", [{"allow": False, "access": "rwm"}], "linux.resources.devices"),
         ("linux.resources.network", {"classID": 1}, "linux.resources.network.classID"),
         (
             "mounts",

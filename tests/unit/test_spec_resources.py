@@ -10,9 +10,10 @@ import pytest
 
 from cgroups.cgroup import Cgroup
 from cgroups.controllers import IoMax, IoWeight, Limits, RdmaMax
+from cgroups.device_rules import OCI, Rule
 from kernel.errors import BadInput, NotSupported
 from runtime import spec, spec_resources_check
-from runtime.limits import limits_of, update_cgroup
+from runtime.limits import add_default_devices, device_rules, limits_of, update_cgroup
 
 MIB = 1 << 20
 
@@ -165,3 +166,28 @@ def test_an_update_refuses_what_a_description_may_not_have(tmp_path: Path) -> No
         update_cgroup(Cgroup(str(tmp_path)), resources({"memory": {"swap": 1}}))
     with pytest.raises(NotSupported, match=r"memory\.swappiness"):
         update_cgroup(Cgroup(str(tmp_path)), resources({"memory": {"swappiness": 1}}))
+
+
+def test_device_rules_keep_their_order_and_minus_one_is_every_number() -> None:
+    asked = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "minor": -1, "access": "rw"},
+        {"allow": True, "type": "b", "major": 8, "minor": 0, "access": "r"},
+    ]
+    assert device_rules(resources({"devices": asked})) == (
+        Rule(False),
+        Rule(True, "c", 10, None, "rw"),
+        Rule(True, "b", 8, 0, "r"),
+    )
+
+
+def test_the_default_devices_come_last_and_also_where_there_is_no_rule() -> None:
+    for given in (spec.Config("1.2.0"), spec.Config("1.2.0", linux=spec.Linux(resources=spec.Resources()))):
+        add_default_devices(given)
+        assert given.linux is not None
+        assert given.linux.resources is not None
+        assert device_rules(given.linux.resources) == OCI
+    deny = spec.Resources(devices=[spec.DeviceRule(False, "c", 1, 3, "rwm")])
+    config = spec.Config("1.2.0", linux=spec.Linux(resources=deny))
+    add_default_devices(config)
+    assert device_rules(deny) == (Rule(False, "c", 1, 3), *OCI)
