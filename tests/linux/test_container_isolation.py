@@ -133,7 +133,7 @@ def test_namespaces_can_be_joined_by_path(box):
         other = box.bundle / "other"
         other.mkdir()
         with output() as (write, read):
-            second = type(first).create(
+            second = create(
                 "second",
                 own,
                 box.bundle,
