@@ -102,6 +102,13 @@ class Cgroup(Record):
         """The pids in this cgroup, not below; processes of other pid namespaces have none and are left out."""
         return [pid for line in read(self.file("cgroup.procs")).split() if (pid := int(line))]
 
+    def all_processes(self) -> list[int]:
+        """The pids in this cgroup and below."""
+        pids = self.processes()
+        for child in self.children():
+            pids += child.all_processes()
+        return pids
+
     def evacuate(self, into: Cgroup) -> list[int]:
         """Move every process of this cgroup into another and answer their pids.
 

@@ -136,3 +136,10 @@ def names(set_: int, clear: int = 0) -> list[str]:
         if bits and (set_ & MOUNT_ATTR__ATIME == bits if bits & MOUNT_ATTR__ATIME else set_ & bits)
     ]
     return found + [name for name in ("rw", "suid", "dev", "exec") if clear & _ATTRIBUTES[name][1]]
+
+
+def known_options() -> list[str]:
+    """Every option that is no filesystem's own, sorted (features.md, "Mount options")."""
+    recursive = ["r" + name for name in _ATTRIBUTES]
+    others = ["bind", "rbind", "remount", "tmpcopyup"]
+    return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others})

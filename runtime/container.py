@@ -8,6 +8,7 @@ delete   the cgroup and the state go; the mounts went with the namespace
 from __future__ import annotations
 
 import os
+import select
 from time import monotonic
 
 from cgroups.cgroup import Cgroup
@@ -107,6 +108,20 @@ class Container:
             self.cgroup.kill()
         elif self.pidfd >= 0:
             self.signal(_SIGKILL)
+
+    def processes(self) -> list[int]:
+        """The pids of all its processes that are known: those of its cgroup and below, or the first one."""
+        if self.cgroup is not None and self.cgroup.exists():
+            return self.cgroup.all_processes()
+        return [self.pid] if self.pidfd >= 0 else []
+
+    def wait_end(self) -> None:
+        """Wait until its first process has ended, of which another process may be the parent."""
+        if self.pidfd >= 0:
+            poller = select.poll()
+            poller.register(self.pidfd, select.POLLIN)
+            poller.poll()
+        self.save(Status.STOPPED)
 
     def wait(self) -> ExitStatus:
         """Wait for the first process's end and collect it. Call once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from kernel import operation
 from kernel.cleanup import OnFailure
@@ -42,6 +43,7 @@ def create(
     missing_controllers: str = "refuse",
     parent_death_signal: int = 0,
     detached: bool = False,
+    preserve_fds: int = 0,
 ) -> Container:
     """Assemble the container up to the gate. What was begun is undone when a step fails.
 
@@ -49,7 +51,7 @@ def create(
     be built, ContainerError with the step that failed, ControllerMissing for a limit that the host cannot set. With
     `missing_controllers` "warn" such limits are left out and named in `warnings`. `parent_death_signal` ends the
     payload when the calling process ends. A `detached` container waits at a gate in `state_dir`, where any process can
-    start it, others for their creator.
+    start it, others for their creator. The caller's descriptors 3 to 2 + `preserve_fds` go to the payload.
     """
     check_id(container_id)
     spec.check(config)
@@ -82,6 +84,7 @@ def create(
                 fds=assembly.fds,
                 gate=gate,
                 parent_death_signal=parent_death_signal,
+                preserve_fds=preserve_fds,
             )
         theirs.close()
         if gate is not None:
@@ -96,7 +99,9 @@ def create(
             pid=child.pid,
             annotations=config.annotations,
             process_start_time=process_start_time(child.pid),
-            cgroup=str(cgroup.path) if cgroup else "",
+            cgroup=cgroup.path if cgroup else "",
+            rootfs=config.root.path if config.root else "",
+            created=_now(),
         )
         container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
         container.warnings = warnings
@@ -126,6 +131,11 @@ def _follow(container_id: str, channel: Channel, steps: plan.Plan, done: Undo) -
             return console
         else:
             raise error_from(message)
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
 def _claim(directory: str, container_id: str) -> None:

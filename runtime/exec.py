@@ -32,7 +32,12 @@ _JOINED_BY_THE_CHILD = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS 
 
 
 def exec_in(
-    record: spec.State, cgroup: Cgroup, process: spec.Process, stdio: tuple[int, int, int]
+    record: spec.State,
+    cgroup: Cgroup | None,
+    process: spec.Process,
+    stdio: tuple[int, int, int],
+    *,
+    preserve_fds: int = 0,
 ) -> tuple[Child, int | None]:
     """Run `process` in the container that `record` tells of; the child and, for a terminal, its master's descriptor.
 
@@ -41,7 +46,7 @@ def exec_in(
     CommandNotExecutable and ContainerError as `Container.start` does.
     """
     target = state.open_process(record)
-    cgroup_fd = cgroup.open()
+    cgroup_fd = cgroup.open() if cgroup else -1
     # While the child has the host's memory and descriptors and is visible inside, nobody there may look into it
     # (CVE-2016-9962); execve makes it dumpable again.
     credentials.set_dumpable(False)
@@ -51,7 +56,7 @@ def exec_in(
         child = clone3(0, cgroup_fd=cgroup_fd)
         if child.pid == 0:
             ours.close()
-            _join_and_become(target, process, stdio, theirs)
+            _join_and_become(target, process, stdio, theirs, preserve_fds)
         theirs.close()
         try:
             return child, _started(ours)
@@ -62,11 +67,14 @@ def exec_in(
             raise
     finally:
         ours.close()
-        os.close(cgroup_fd)
+        if cgroup_fd >= 0:
+            os.close(cgroup_fd)
         os.close(target)
 
 
-def _join_and_become(target: int, process: spec.Process, stdio: tuple[int, int, int], channel: Channel) -> NoReturn:
+def _join_and_become(
+    target: int, process: spec.Process, stdio: tuple[int, int, int], channel: Channel, preserve_fds: int
+) -> NoReturn:
     stage = Stage()
     try:
         channel.forward_events()
@@ -80,7 +88,7 @@ def _join_and_become(target: int, process: spec.Process, stdio: tuple[int, int, 
             master, terminal = open_terminal(root, size.width, size.height)
             channel.send("console", fds=(master,))
             take_terminal(terminal, process.user.uid)
-        become(process, stage)
+        become(process, stage, preserve_fds=preserve_fds)
     except BaseException as error:
         channel.send_error(error, stage.doing)
         os._exit(getattr(error, "exit_code", 125))

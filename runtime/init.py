@@ -48,6 +48,7 @@ def assemble_and_become(
     fds: dict[str, int],
     gate: Gate | None,
     parent_death_signal: int,
+    preserve_fds: int,
 ) -> NoReturn:
     """The child's whole life before the payload. Never returns; ends the process with 125 to 127 on failure.
 
@@ -75,7 +76,7 @@ def assemble_and_become(
         message, _ = channel.receive()
         if message is None or message["kind"] != "start":
             os._exit(125)
-        become(process, stage, parent_death_signal=parent_death_signal)
+        become(process, stage, parent_death_signal=parent_death_signal, preserve_fds=preserve_fds)
     except BaseException as error:
         _fail(channel, error, stage.doing)
 
@@ -109,8 +110,8 @@ def take_terminal(terminal: int, uid: int) -> None:
         os.dup2(terminal, target)
 
 
-def become(process: spec.Process, stage: Stage, *, parent_death_signal: int = 0) -> NoReturn:
-    """Take on the process's identity and execute it."""
+def become(process: spec.Process, stage: Stage, *, parent_death_signal: int = 0, preserve_fds: int = 0) -> NoReturn:
+    """Take on the process's identity and execute it. Descriptors 3 to 2 + `preserve_fds` stay open."""
     stage.doing = "set resource limits"
     set_rlimits(process.rlimits)
     stage.doing = "take on the identity"
@@ -123,7 +124,7 @@ def become(process: spec.Process, stage: Stage, *, parent_death_signal: int = 0)
     if process.no_new_privileges:
         credentials.set_no_new_privs()
     # The channel among them: its end is the parent's news of success.
-    close_range(3, flags=CLOSE_RANGE_CLOEXEC)
+    close_range(3 + preserve_fds, flags=CLOSE_RANGE_CLOEXEC)
     stage.doing = f"execute {process.args[0]!r}"
     execute(process.args, process.env)
 
@@ -176,7 +177,10 @@ def _capability_masks(wanted: spec.Capabilities | None, present: int) -> dict[st
     if wanted is None:
         return dict.fromkeys(kinds, 0)
     # What the host's bounding set lacks cannot be given (DESIGN: intersected; `rawpod doctor` tells).
-    return {kind: credentials.mask(getattr(wanted, kind)) & present for kind in kinds}
+    sets = {kind: credentials.mask(getattr(wanted, kind)) & present for kind in kinds}
+    # The kernel takes no others (capabilities(7)); `runc spec` writes ambient ones that are not inheritable.
+    sets["ambient"] &= sets["permitted"] & sets["inheritable"]
+    return sets
 
 
 def change_directory(path: str) -> None:

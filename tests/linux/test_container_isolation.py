@@ -9,6 +9,7 @@ from kernel.credentials import CAPABILITIES, bounding_set
 from kernel.errors import ContainerError
 from kernel.pidfd import wait_pidfd
 from runtime import spec, state
+from runtime.create import create
 from runtime.exec import exec_in
 from tests.boxes import output
 

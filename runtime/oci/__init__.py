@@ -1,0 +1,1 @@
+"""The OCI runtime command line: what podman, containerd and CRI-O call in place of runc."""

@@ -1,0 +1,133 @@
+"""`create`: assemble a container from a bundle; its process waits until `start`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from cgroups import hierarchy
+from kernel.cleanup import OnFailure
+from kernel.errors import BadInput, Conflict
+from runtime import state
+from runtime.create import create
+from runtime.oci import bundle, placement
+from runtime.oci.options import Option
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.container import Container
+    from runtime.oci.main import Invocation
+
+OPTIONS = (
+    Option("--bundle -b", "DIR", "the bundle (the current directory)"),
+    Option("--config -f", "FILE", "another configuration than the bundle's config.json"),
+    Option("--console-socket", "SOCKET", "unix socket that the terminal's descriptor is sent to"),
+    Option("--pid-file", "FILE", "where the process's id is written"),
+    Option("--pidfd-socket", "SOCKET", "unix socket that a pidfd of the process is sent to"),
+    Option("--preserve-fds", "N", "descriptors 3 to 2 + N go to the process"),
+    Option("--no-new-keyring", help="leave the process in the caller's session keyring"),
+    Option("--no-pivot", help="refused: rawpod always uses pivot_root(2)"),
+)
+WORDS = "[OPTIONS] ID"
+IN_ORDER = False
+
+
+def run(invocation: Invocation) -> int:
+    """Create the container."""
+    invocation.no_more_words(1)
+    container = created(invocation)
+    os.close(container.pidfd)
+    return 0
+
+
+def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
+    """Create the container that the invocation describes and tell its caller what it asked to be told.
+
+    With `own_terminal` the caller keeps the terminal's descriptor, otherwise a terminal needs --console-socket. What
+    was made is gone again after a failure.
+    """
+    parsed = invocation.parsed
+    container_id = invocation.container_id()
+    if parsed.flag("--no-pivot"):
+        raise BadInput("--no-pivot: rawpod always uses pivot_root(2)")
+    directory = invocation.directory(container_id)
+    where, data, config = bundle.load(parsed)
+    terminal = config.process is not None and config.process.terminal
+    console_socket = parsed.text("--console-socket")
+    if terminal and not console_socket and not own_terminal:
+        raise BadInput("process.terminal is set and nobody takes the terminal", remedy="give --console-socket")
+    if console_socket and not terminal:
+        raise BadInput("--console-socket is given and process.terminal is not set")
+    preserve = preserved(parsed.number("--preserve-fds"))
+    found = hierarchy.find()
+    with OnFailure() as on_failure:
+        _claim(invocation.root, directory, container_id)
+        on_failure.call(forget, directory)
+        with open(os.path.join(directory, bundle.CONFIG), "wb") as file:
+            file.write(data)
+        cgroup = placement.cgroup_of(config, container_id, invocation.cgroup_manager, found)
+        on_failure.call(placement.forget_parent, cgroup)
+        container = create(
+            container_id,
+            config,
+            where,
+            cgroup=cgroup,
+            hierarchy=found,
+            stdio=(0, 1, 2),
+            state_dir=directory,
+            detached=True,
+            preserve_fds=preserve,
+        )
+        on_failure.call(end, container)
+        if container.console_fd is not None and console_socket:
+            send_console(console_socket, container.console_fd)
+            container.console_fd = None
+        if pidfd_socket := parsed.text("--pidfd-socket"):
+            from runtime.oci.console import send_descriptor
+
+            send_descriptor(pidfd_socket, os.dup(container.pidfd), b"pidfd")
+        if pid_file := parsed.text("--pid-file"):
+            state.replace_file(pid_file, str(container.pid).encode())
+    return container
+
+
+def send_console(path: str, master: int) -> None:
+    """Send a terminal's descriptor where the caller listens, and close ours."""
+    from runtime.oci.console import send_descriptor
+
+    send_descriptor(path, master, b"/dev/ptmx")
+
+
+def preserved(count: int) -> int:
+    """`count` after a look at the descriptors: one that is not open would be one of our own. Raises BadInput."""
+    if count < 0:
+        raise BadInput(f"--preserve-fds {count} is negative")
+    for fd in range(3, 3 + count):
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFD, 0)
+        except OSError:
+            raise BadInput(f"--preserve-fds {count}: descriptor {fd} is not open") from None
+    return count
+
+
+def end(container: Container) -> None:
+    """Kill and delete a container that was just made."""
+    container.kill()
+    container.wait()
+    container.delete()
+    placement.forget_parent(container.cgroup)
+
+
+def forget(directory: str) -> None:
+    """Remove a container's directory."""
+    from runtime.oci.delete import remove_directory
+
+    remove_directory(directory)
+
+
+def _claim(root: str, directory: str, container_id: str) -> None:
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        raise Conflict(f"container {container_id!r} exists", remedy="delete it first, or take another id") from None
