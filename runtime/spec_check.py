@@ -47,6 +47,14 @@ def check(config: spec.Config) -> None:
         raise NotSupported("config.json: not supported by rawpod yet: " + ", ".join(missing))
 
 
+def check_process(process: spec.Process) -> None:
+    """The same for a process that joins a container."""
+    if malformed := list(_process_faults(process)):
+        raise BadInput("; ".join(malformed), remedy="see the OCI runtime specification, config.md")
+    if missing := _unsupported_process(process):
+        raise NotSupported("not supported by rawpod yet: " + ", ".join(missing))
+
+
 def check_id(container_id: str) -> None:
     """Ids become names of files and cgroups, so their grammar is narrow; raises BadInput."""
     if not 0 < len(container_id) < 254 or not _ID.issuperset(container_id) or container_id[0] in ".+-":

@@ -61,6 +61,7 @@ SECTIONS = (
     Section(
         "Images and the host",
         (
+            Entry("oci", "runtime.cli.oci:oci", "The OCI runtime command line, as rawpod-oci."),
             Entry("image", "runtime.cli.image:image", "Import, list and remove images."),
             Entry("doctor", "runtime.cli.doctor:doctor", "Check the host, with a remedy for what is missing."),
         ),

@@ -10,6 +10,7 @@ from kernel.cleanup import OnFailure
 from kernel.errors import BadInput, Conflict
 from runtime import state
 from runtime.create import create
+from runtime.limits import add_default_devices
 from runtime.oci import bundle, placement
 from runtime.oci.options import Option
 
@@ -52,6 +53,7 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
         raise BadInput("--no-pivot: rawpod always uses pivot_root(2)")
     directory = invocation.directory(container_id)
     where, data, config = bundle.load(parsed)
+    add_default_devices(config)
     terminal = config.process is not None and config.process.terminal
     console_socket = parsed.text("--console-socket")
     if terminal and not console_socket and not own_terminal:
