@@ -63,7 +63,9 @@ OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
-_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CMD_CREATE = 0, 1, 5, 6
+_FSPICK_CLOEXEC, _FSPICK_EMPTY_PATH = 1, 8
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD = 0, 1, 5
+_FSCONFIG_CMD_CREATE, _FSCONFIG_CMD_RECONFIGURE = 6, 7
 
 
 class _MountAttributes(ctypes.Structure):
@@ -79,6 +81,7 @@ _mount = SystemCall("mount", source=c_char_p, target=c_char_p, fstype=c_char_p, 
 _umount2 = SystemCall("umount2", target=c_char_p, flags=c_int)
 _pivot_root = SystemCall("pivot_root", new_root=c_char_p, put_old=c_char_p)
 _fsopen = SystemCall("fsopen", fstype=c_char_p, flags=c_uint)
+_fspick = SystemCall("fspick", dirfd=c_int, path=c_char_p, flags=c_uint)
 _fsconfig = SystemCall("fsconfig", fd=c_int, command=c_uint, key=c_char_p, value=c_char_p, aux=c_int)
 _fsmount = SystemCall("fsmount", fd=c_int, flags=c_uint, attributes=c_uint)
 _open_tree = SystemCall("open_tree", dirfd=c_int, path=c_char_p, flags=c_uint)
@@ -117,6 +120,11 @@ def fsopen(fstype: str) -> int:
     return _fsopen(fstype.encode(), _FSOPEN_CLOEXEC)
 
 
+def fspick(fd: int) -> int:
+    """fspick(2): a configuration context of the filesystem that is mounted at the descriptor, close-on-exec."""
+    return _fspick(fd, b"", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
+
+
 def fsconfig_set_flag(fd: int, key: str) -> None:
     """fsconfig(2), FSCONFIG_SET_FLAG: an option without a value."""
     _fsconfig(fd, _FSCONFIG_SET_FLAG, key.encode(), None, 0)
@@ -135,6 +143,11 @@ def fsconfig_set_fd(fd: int, key: str, value: int) -> None:
 def fsconfig_create(fd: int) -> None:
     """fsconfig(2), FSCONFIG_CMD_CREATE: make the superblock."""
     _fsconfig(fd, _FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsconfig_reconfigure(fd: int) -> None:
+    """fsconfig(2), FSCONFIG_CMD_RECONFIGURE: change the superblock that fspick() chose."""
+    _fsconfig(fd, _FSCONFIG_CMD_RECONFIGURE, None, None, 0)
 
 
 def fsmount(fd: int, attributes: int = 0) -> int:

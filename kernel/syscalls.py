@@ -29,6 +29,7 @@ _SHARED_NUMBERS = {
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
+    "fspick": 433,
     "pidfd_open": 434,
     "close_range": 436,
     "openat2": 437,

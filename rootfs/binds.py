@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from kernel.errors import HostError, NotFound, SystemCallError
+from kernel.errors import ContainerError, HostError, NotFound, SystemCallError
 from kernel.mounts import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -18,14 +18,27 @@ from kernel.mounts import (
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
+    PROC_SUPER_MAGIC,
     mount_setattr,
     open_tree,
+    statfs_type,
 )
 from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
 from rootfs import options
 from rootfs.filesystems import propagate
-from rootfs.place import attach, attach_and_close, is_directory, new_filesystem, target_directory, target_file
+from rootfs.idmap import IdMaps, idmap
+from rootfs.place import (
+    attach,
+    attach_and_close,
+    check_not_in_proc,
+    is_directory,
+    new_filesystem,
+    normal,
+    reconfigure,
+    target_directory,
+    target_file,
+)
 
 
 class Bind(Operation):
@@ -34,7 +47,8 @@ class Bind(Operation):
     `source` is resolved once, by the kernel, into a detached mount; whatever happens to the path afterwards changes
     nothing. With `within` it is resolved inside that directory, whose links cannot lead out (for subPath volumes).
     `set` and `clear` are MOUNT_ATTR_* of the mount itself, `tree_set` and `tree_clear` of all mounts below it, too.
-    Without `propagation` the bind is private. Raises NotFound if there is no source.
+    Without `propagation` the bind is private. With `pinned`, PinSource has cloned it under that name before. Raises
+    NotFound if there is no source.
     """
 
     source: str
@@ -46,6 +60,7 @@ class Bind(Operation):
     tree_clear: int = 0
     propagation: int = MS_PRIVATE | MS_REC
     within: str = ""
+    pinned: str = ""
 
     def describe(self) -> str:
         words = options.names(self.set, self.clear) + [
@@ -56,19 +71,20 @@ class Bind(Operation):
         return f"bind {source} -> {self.destination} [{shown}]"
 
     def execute(self, assembly: Assembly) -> None:
-        tree = assembly.fds.pop(pinned_name(self.source), -1)
-        if tree < 0:
+        if self.pinned:
+            tree = assembly.fds.pop(self.pinned)
+        else:
             tree = clone(self.source, recursive=self.recursive, within=self.within)
         target = -1
         try:
-            if self.tree_set or self.tree_clear:
-                mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set=self.tree_set, clear=self.tree_clear)
-            if self.set or self.clear:
-                mount_setattr(tree, "", AT_EMPTY_PATH, set=self.set, clear=self.clear)
-            if self.propagation:
-                propagate(tree, self.propagation)
+            change(tree, self)
             make = target_directory if is_directory(tree) else target_file
             target = make(assembly.root, self.destination)
+            check_not_in_proc(target, self.destination)
+            if normal(self.destination) == "/proc" and statfs_type(tree) != PROC_SUPER_MAGIC:
+                raise ContainerError(f"{self.source!r} is not a procfs: it cannot stand in for /proc")
+            if is_directory(target) and not is_directory(tree):
+                raise ContainerError(f"{self.destination!r} in the root is a directory, {self.source!r} a file")
             attach(tree, target)
         finally:
             os.close(tree)
@@ -77,23 +93,40 @@ class Bind(Operation):
 
 
 class PinSource(Operation):
-    """Clone `source` before the mount namespace is cut off from the host's, for a later Bind of the same source.
+    """Clone `source` early, for a later Bind or BindRoot that has the same `pinned`.
 
-    For binds that are to stay slave or shared: once MakePropagation has made everything private, the tie is lost.
+    Early is before the mount namespace is cut off from the host's, for binds that are to stay shared, and before the
+    process has another user namespace, whose ids may not be allowed to reach the source and which the kernel does not
+    let take a mount without those below it (mount_namespaces(7), "locked"). With `ids` the mount is id-mapped.
     """
 
     source: str
+    pinned: str
     recursive: bool = True
+    within: str = ""
+    ids: IdMaps | None = None
+    ids_recursive: bool = False
 
     def describe(self) -> str:
-        return f"pin {self.source}"
+        return f"pin {self.source}" + (f" with ids {self.ids.shown()}" if self.ids else "")
 
     def execute(self, assembly: Assembly) -> None:
-        assembly.fds[pinned_name(self.source)] = clone(self.source, recursive=self.recursive)
+        tree = clone(self.source, recursive=self.recursive, within=self.within)
+        assembly.fds[self.pinned] = tree
+        if self.ids:
+            idmap(tree, self.ids, self.source, recursive=self.ids_recursive)
+
+    def undo(self, assembly: Assembly) -> None:
+        tree = assembly.fds.pop(self.pinned, -1)
+        if tree >= 0:
+            os.close(tree)
 
 
 class Remount(Operation):
-    """Change the flags of what is mounted on `destination`: "remount" of mount(8), as far as a mount has flags."""
+    """Change the flags of what is mounted on `destination`: "remount" of mount(8).
+
+    Flags of the mount go to the mount, `data` to the filesystem itself, for all who have it mounted.
+    """
 
     destination: str
     set: int = 0
@@ -101,24 +134,32 @@ class Remount(Operation):
     tree_set: int = 0
     tree_clear: int = 0
     propagation: int = 0
+    data: tuple[str, ...] = ()
 
     def describe(self) -> str:
         words = options.names(self.set, self.clear) + [
             "r" + name for name in options.names(self.tree_set, self.tree_clear)
         ]
-        return f"remount {self.destination} [{','.join(words)}]"
+        return f"remount {self.destination} [{','.join((*words, *self.data))}]"
 
     def execute(self, assembly: Assembly) -> None:
         target = open_in_root(assembly.root, self.destination, os.O_PATH)
         try:
-            if self.tree_set or self.tree_clear:
-                mount_setattr(target, "", AT_EMPTY_PATH | AT_RECURSIVE, set=self.tree_set, clear=self.tree_clear)
-            if self.set or self.clear:
-                mount_setattr(target, "", AT_EMPTY_PATH, set=self.set, clear=self.clear)
-            if self.propagation:
-                propagate(target, self.propagation)
+            if self.data:
+                reconfigure(target, self.data)
+            change(target, self)
         finally:
             os.close(target)
+
+
+def change(mount: int, asked: Bind | Remount) -> None:
+    """Set the attributes that a bind or remount asks for, those of the whole tree first."""
+    if asked.tree_set or asked.tree_clear:
+        mount_setattr(mount, "", AT_EMPTY_PATH | AT_RECURSIVE, set=asked.tree_set, clear=asked.tree_clear)
+    if asked.set or asked.clear:
+        mount_setattr(mount, "", AT_EMPTY_PATH, set=asked.set, clear=asked.clear)
+    if asked.propagation:
+        propagate(mount, asked.propagation)
 
 
 class Mask(Operation):
@@ -187,11 +228,6 @@ def clone(source: str, *, recursive: bool, within: str = "") -> int:
             raise
         shown = f"{source!r} in {within!r}" if within else repr(source)
         raise NotFound(f"mount source {shown} does not exist") from None
-
-
-def pinned_name(source: str) -> str:
-    """The name under which PinSource leaves its descriptor in Assembly.fds."""
-    return "source:" + source
 
 
 def _existing(root: int, path: str) -> int:

@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 
-from kernel.errors import ContainerError, HostError, NotSupported
+from kernel.errors import BadInput, ContainerError, HostError, SystemCallError
 from kernel.mounts import AT_EMPTY_PATH, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, OPEN_TREE_CLONE, open_tree, statfs_type
 from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
@@ -29,7 +29,7 @@ _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_I
 
 
 class Device(Record):
-    """A device below /dev. `type` is c, u, b or p as in the OCI runtime-spec."""
+    """A device in the container. `type` is c, u, b or p as in the OCI runtime-spec."""
 
     path: str
     type: str
@@ -52,13 +52,14 @@ DEFAULT_DEVICES = (
 # Where more is mounted as a rule. To make them here is cheaper than to find them missing.
 _DIRECTORIES = ("pts", "shm", "mqueue")
 
+_PTMX = "pts/ptmx"
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
 )
+_KCORE = "/proc/kcore"
 
 
 class Dev(Filesystem):
@@ -87,34 +88,96 @@ class Dev(Filesystem):
         try:
             for name in _DIRECTORIES:
                 os.mkdir(name, 0o755, dir_fd=mount)
-            for name, target in _LINKS:
-                os.symlink(target, name, dir_fd=mount)
             for device in self.devices:
-                _make(device, mount)
+                make_device(device, mount, device.path.removeprefix("/dev/"))
+            _link(mount)
         finally:
             os.umask(before)
             os.close(mount)
 
 
-def _make(device: Device, dev: int) -> None:
-    directory, _, name = device.path.rpartition("/")
-    if not (directory == "/dev" or directory.startswith("/dev/")) or not name or ".." in directory.split("/"):
-        raise NotSupported(f"device {device.path!r} outside of /dev")
+class Devices(Operation):
+    """Devices at any other place in the root, after all mounts.
+
+    With `host_dev` /dev is the host's own: what is asked for below it has to be there already.
+    """
+
+    devices: tuple[Device, ...]
+    host_dev: bool = False
+
+    def describe(self) -> str:
+        return f"make devices {', '.join(device.path for device in self.devices)}"
+
+    def execute(self, assembly: Assembly) -> None:
+        before = os.umask(0)
+        try:
+            for device in self.devices:
+                if self.host_dev and device.path.startswith("/dev/"):
+                    _check_there(device, assembly.root)
+                else:
+                    make_device(device, assembly.root, device.path)
+        finally:
+            os.umask(before)
+
+
+def make_device(device: Device, directory: int, path: str) -> None:
+    """Make the device at `path`, resolved inside `directory`, with exactly its mode; the caller's umask is 0.
+
+    What is there already has to be that device (config-linux.md, "Devices"). Raises ContainerError.
+    """
     if device.type not in _TYPES:
-        raise NotSupported(f"device {device.path!r} of type {device.type!r}")
-    parent = dev if directory == "/dev" else target_directory(dev, directory.removeprefix("/dev"))
+        raise BadInput(f"device {device.path!r} of type {device.type!r}", remedy="one of c, u, b and p")
+    above, _, name = path.rpartition("/")
+    parent = target_directory(directory, above or ".")
     try:
-        number = os.makedev(device.major, device.minor)
+        number = 0 if device.type == "p" else os.makedev(device.major, device.minor)
         try:
             os.mknod(name, _TYPES[device.type] | device.mode, number, dir_fd=parent)
+        except FileExistsError:
+            _check(device, os.stat(name, dir_fd=parent, follow_symlinks=False))
+            return
         except PermissionError:
             _bind(device, number, parent, name)
             return
         if device.uid or device.gid:
             os.chown(name, device.uid, device.gid, dir_fd=parent, follow_symlinks=False)
     finally:
-        if parent != dev:
-            os.close(parent)
+        os.close(parent)
+
+
+def _check_there(device: Device, root: int) -> None:
+    try:
+        found = open_in_root(root, device.path, os.O_PATH)
+    except SystemCallError as error:
+        raise ContainerError(
+            f"device {device.path!r}: {error.strerror}, and /dev is a mount of the host's, where nothing is made"
+        ) from None
+    try:
+        _check(device, os.fstat(found))
+    finally:
+        os.close(found)
+
+
+def _check(device: Device, status: os.stat_result) -> None:
+    number = 0 if device.type == "p" else os.makedev(device.major, device.minor)
+    if stat.S_IFMT(status.st_mode) != _TYPES[device.type] or status.st_rdev != number:
+        asked = f"{device.type} {device.major}:{device.minor}"
+        raise ContainerError(f"device {device.path!r}: there is something else than {asked} already")
+
+
+def _link(dev: int) -> None:
+    """The links that every /dev has. ptmx is always the devpts's own, whatever device was asked for there."""
+    try:
+        os.unlink("ptmx", dir_fd=dev)
+    except FileNotFoundError:
+        pass
+    os.symlink(_PTMX, "ptmx", dir_fd=dev)
+    core = (("core", _KCORE),) if os.path.exists(_KCORE) else ()
+    for name, target in (*_LINKS, *core):
+        try:
+            os.symlink(target, name, dir_fd=dev)
+        except FileExistsError:
+            pass  # a device of that name was asked for
 
 
 def _bind(device: Device, number: int, parent: int, name: str) -> None:

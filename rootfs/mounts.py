@@ -1,12 +1,11 @@
 """The operations that put a container's root together, and the way from an OCI mount to one of them.
 
-They run in the new process, in its new mount namespace, before pivot_root(2), in this order:
+They run in the new process, in its new mount namespace, before pivot_root(2), in this order; PinSource alone is for the
+process that creates it:
 
-    PinSource...       for binds that stay slave or shared
     MakePropagation    nothing shows outside from here on
     OverlayRoot        or BindRoot: assembly.root
-    from_oci(...)...   the mounts, in the order of the config
-    Console            with a terminal
+    arrange(...)       the mounts, in the order of the config, devices, the console
     Mask, ReadOnly...
     ReadOnlyRoot       where asked for
     PivotRoot
@@ -18,13 +17,14 @@ upper layer.
 from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
-from kernel.mounts import MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC
+from kernel.mounts import MS_PRIVATE, MS_REC
 from kernel.operation import Operation
 from rootfs import options
 from rootfs.binds import Bind, Mask, PinSource, ReadOnly, Remount
-from rootfs.devices import DEFAULT_DEVICES, Console, Dev, Device
+from rootfs.devices import DEFAULT_DEVICES, Console, Dev, Device, Devices
 from rootfs.filesystems import CgroupView, Devpts, Filesystem, Mqueue, OtherFilesystem, Proc, Sysfs, Tmpfs
 from rootfs.overlay import OverlayRoot
+from rootfs.place import normal
 from rootfs.roots import BindRoot, MakePropagation, PivotRoot, ReadOnlyRoot
 
 TYPE_CHECKING = False
@@ -39,6 +39,7 @@ __all__ = [
     "Console",
     "Dev",
     "Device",
+    "Devices",
     "Devpts",
     "Filesystem",
     "MakePropagation",
@@ -62,8 +63,6 @@ _KERNEL_FILESYSTEMS: dict[str, type[Filesystem]] = {
     "sysfs": Sysfs,
     "mqueue": Mqueue,
     "devpts": Devpts,
-    "cgroup": CgroupView,
-    "cgroup2": CgroupView,
 }
 
 
@@ -74,23 +73,29 @@ def from_oci(
     mount_options: Iterable[str] = (),
     *,
     devices: tuple[Device, ...] = DEFAULT_DEVICES,
+    label: str = "",
 ) -> Operation:
-    """The operation for one entry of `mounts` of an OCI runtime-spec 1.2 config.
+    """The operation for one entry of `mounts` of an OCI runtime-spec 1.2 config; arrange() makes the whole list.
 
-    A tmpfs on /dev becomes Dev, with `devices`. A "cgroup" mount is the v2 hierarchy and read-only, asked for or not.
-    Raises BadInput for a destination that is no absolute path without "..", or a bind without a source; NotSupported,
-    by name, for an option that cannot be honoured.
+    A tmpfs on /dev becomes Dev, with `devices`. `label` is the SELinux context of the container's own filesystems.
+    Raises BadInput for a destination that is the root itself, or a bind without a source; NotSupported, by name, for an
+    option that cannot be honoured.
     """
-    _check_destination(destination)
+    path = _destination(destination)
     parsed = options.parse(mount_options)
     if parsed.remount:
-        _refuse(destination, "remount", parsed.data + parsed.superblock)
-        return Remount(destination, parsed.set, parsed.clear, parsed.tree_set, parsed.tree_clear, parsed.propagation)
+        if parsed.idmap:
+            _refuse(destination, "remount", (parsed.idmap,))
+        data = parsed.data + parsed.superblock
+        return Remount(path, parsed.set, parsed.clear, parsed.tree_set, parsed.tree_clear, parsed.propagation, data)
     if parsed.bind or fstype == "bind":
-        return _bind(destination, source, parsed)
+        return _bind(path, source, parsed)
     if not fstype or fstype == "none":
         raise BadInput(f"mount {destination!r}: no type", remedy='give a type, or the option "bind" or "rbind"')
-    return _filesystem(destination, fstype, source, parsed, devices)
+    if parsed.idmap:
+        # Its ids are those of the container's user namespace already.
+        _refuse(destination, f"a {fstype}", (parsed.idmap,))
+    return _filesystem(path, fstype, source, parsed, devices, label)
 
 
 def _bind(destination: str, source: str | None, parsed: options.MountOptions) -> Bind:
@@ -110,40 +115,43 @@ def _bind(destination: str, source: str | None, parsed: options.MountOptions) ->
 
 
 def _filesystem(
-    destination: str, fstype: str, source: str | None, parsed: options.MountOptions, devices: tuple[Device, ...]
+    destination: str,
+    fstype: str,
+    source: str | None,
+    parsed: options.MountOptions,
+    devices: tuple[Device, ...],
+    label: str,
 ) -> Filesystem:
-    if parsed.copy_up and (fstype != "tmpfs" or _normal(destination) == "/dev"):
+    if parsed.copy_up and (fstype != "tmpfs" or destination == "/dev"):
         _refuse(destination, fstype, ("tmpcopyup",))
     # There is nothing below a filesystem that was just made: recursive flags are its own.
     attributes = parsed.set | parsed.tree_set
     data = parsed.data + parsed.superblock
+    labelled = (f"context={label}",) if label else ()
+    if destination == "/proc" and fstype != "proc":
+        raise BadInput(f"mount '/proc': a {fstype} cannot stand in for it")
     if fstype == "tmpfs":
-        if _normal(destination) == "/dev":
-            return Dev("/dev", attributes, data or Dev.data, source or "", parsed.propagation, devices)
-        return Tmpfs(destination, attributes, data, source or "", parsed.propagation, parsed.copy_up)
+        if destination == "/dev":
+            return Dev("/dev", attributes, (data or Dev.data) + labelled, source or "", parsed.propagation, devices)
+        return Tmpfs(destination, attributes, data + labelled, source or "", parsed.propagation, parsed.copy_up)
+    if fstype in ("cgroup", "cgroup2"):
+        # The one hierarchy is the host's: what it is mounted with there holds for all.
+        _refuse(destination, "cgroup", data)
+        return CgroupView(destination, attributes, (), source or "", parsed.propagation)
     if fstype in _KERNEL_FILESYSTEMS:
-        made = _KERNEL_FILESYSTEMS[fstype](destination, attributes, data, source or "", parsed.propagation)
-        return _view(made, parsed) if isinstance(made, CgroupView) else made
-    return OtherFilesystem(destination, attributes, data, source or "", parsed.propagation, fstype)
+        data += labelled if fstype in ("devpts", "mqueue") else ()
+        return _KERNEL_FILESYSTEMS[fstype](destination, attributes, data, source or "", parsed.propagation)
+    return OtherFilesystem(destination, attributes, data + labelled, source or "", parsed.propagation, fstype)
 
 
-def _view(view: CgroupView, parsed: options.MountOptions) -> CgroupView:
-    if (parsed.clear | parsed.tree_clear) & MOUNT_ATTR_RDONLY:
-        _refuse(view.destination, "cgroup", ("rw",))
-    # Options of a cgroup2 mount are those of the one hierarchy, which is the host's.
-    _refuse(view.destination, "cgroup", view.data)
-    return view.replace(attributes=view.attributes | MOUNT_ATTR_RDONLY)
-
-
-def _check_destination(destination: str) -> None:
-    if not destination.startswith("/") or "\0" in destination or ".." in destination.split("/"):
-        raise BadInput(f"mount destination {destination!r} is not an absolute path without '..'")
-    if _normal(destination) == "/":
-        raise BadInput("mount destination '/' is the root itself")
-
-
-def _normal(destination: str) -> str:
-    return "/" + "/".join(part for part in destination.split("/") if part not in ("", "."))
+def _destination(destination: str) -> str:
+    """As an absolute path. A relative one is taken from the root (config.md, "Mounts": it MUST be)."""
+    if not destination or "\0" in destination:
+        raise BadInput(f"mount destination {destination!r} is not a path")
+    path = normal(destination)
+    if path == "/":
+        raise BadInput(f"mount destination {destination!r} is the root itself")
+    return path
 
 
 def _refuse(destination: str, what: str, refused: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernel.errors import NotSupported
+from kernel.errors import BadInput
 from kernel.mounts import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -20,10 +20,13 @@ from kernel.mounts import (
     MS_UNBINDABLE,
 )
 from kernel.record import Record
+from rootfs.idmap import IdMaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from rootfs.idmap import Ranges
 
 # (set, clear). The access times are one field of the attributes, not bits: to set one clears the field first.
 _ATTRIBUTES: dict[str, tuple[int, int]] = {
@@ -60,18 +63,18 @@ _PROPAGATION = {
 }
 
 # Flags of the superblock, which fsconfig(2) takes by these names.
-_SUPERBLOCK = frozenset(
-    {"sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"}
-)
+_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion"})
 
-# "silent" and "loud" steer what the kernel prints. A filesystem context always answers its caller instead.
-_NOTHING_TO_DO = frozenset({"defaults", "silent", "loud"})
+# "silent" and "loud" steer what the kernel prints: a filesystem context always answers its caller instead. Without
+# "iversion" there is none, and no filesystem knows an option for that.
+_NOTHING_TO_DO = frozenset({"defaults", "silent", "loud", "noiversion"})
 
 
 class MountOptions(Record):
     """Options parsed. `set`, `clear` are MOUNT_ATTR_* of the mount itself, `tree_*` of all mounts below it as well.
 
-    `propagation` is 0 or MS_*, with MS_REC for the whole tree. `data` goes to the filesystem, in order.
+    `propagation` is 0 or MS_*, with MS_REC for the whole tree. `idmap` is the option as it was written, "ridmap" for
+    the whole tree. `data` goes to the filesystem, in order.
     """
 
     bind: bool = False
@@ -85,16 +88,15 @@ class MountOptions(Record):
     copy_up: bool = False
     data: tuple[str, ...] = ()
     superblock: tuple[str, ...] = ()
+    idmap: str = ""
 
 
 def parse(options: Iterable[str]) -> MountOptions:
-    """Sort `options` by what they mean; the last one wins. What rawpod does not know belongs to the filesystem.
-
-    Raises NotSupported, by name, for id-mapped mounts.
-    """
+    """Sort `options` by what they mean; the last one wins. What rawpod does not know belongs to the filesystem."""
     bind = recursive = remount = copy_up = False
     attributes, tree = (0, 0), (0, 0)
     propagation = 0
+    idmap = ""
     data: list[str] = []
     superblock: list[str] = []
     for option in options:
@@ -111,13 +113,13 @@ def parse(options: Iterable[str]) -> MountOptions:
         elif option == "tmpcopyup":
             copy_up = True
         elif option.partition("=")[0] in ("idmap", "ridmap"):
-            raise NotSupported(f"mount option {option!r}: id-mapped mounts are not supported")
+            idmap = option
         elif option in _SUPERBLOCK:
             superblock.append(option)
         elif option not in _NOTHING_TO_DO:
             data.append(option)
     return MountOptions(
-        bind, recursive, remount, *attributes, *tree, propagation, copy_up, tuple(data), tuple(superblock)
+        bind, recursive, remount, *attributes, *tree, propagation, copy_up, tuple(data), tuple(superblock), idmap
     )
 
 
@@ -141,5 +143,37 @@ def names(set_: int, clear: int = 0) -> list[str]:
 def known_options() -> list[str]:
     """Every option that is no filesystem's own, sorted (features.md, "Mount options")."""
     recursive = ["r" + name for name in _ATTRIBUTES]
-    others = ["bind", "rbind", "remount", "tmpcopyup"]
+    others = ["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"]
     return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others})
+
+
+def id_ranges(option: str, users: IdMaps | None) -> IdMaps | None:
+    """The maps written in `idmap=uids=0-1000-1;gids=0-1000-1`, crun's form; None for the bare option.
+
+    A range is "first id on disk-first id of the host-how many", several are joined by "#". One that begins with "@"
+    counts from the container's own ids, which `users` maps. Raises BadInput.
+    """
+    _, has_value, text = option.partition("=")
+    if not has_value:
+        return None
+    found: dict[str, Ranges] = {"uids": (), "gids": ()}
+    for part in text.split(";"):
+        kind, _, ranges = part.partition("=")
+        if kind not in found:
+            raise BadInput(f"mount option {option!r}: {part!r} is neither uids=… nor gids=…")
+        container = () if users is None else getattr(users, kind)
+        found[kind] = tuple(_range(option, word, container) for word in ranges.split("#"))
+    return IdMaps(found["uids"] or found["gids"], found["gids"] or found["uids"])
+
+
+def _range(option: str, word: str, container: Ranges) -> tuple[int, int, int]:
+    numbers = word.removeprefix("@").split("-")
+    if len(numbers) != 3 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise BadInput(f"mount option {option!r}: {word!r} is not three numbers joined by '-'")
+    first, second, count = map(int, numbers)
+    if not word.startswith("@"):
+        return first, second, count
+    for inside, outside, size in container:
+        if inside <= second and second + count <= inside + size:
+            return first, outside + second - inside, count
+    raise BadInput(f"mount option {option!r}: the container has no ids {second} to {second + count - 1}")

@@ -14,12 +14,16 @@ from kernel.errors import ContainerError, SystemCallError
 from kernel.mounts import (
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
+    PROC_SUPER_MAGIC,
     fsconfig_create,
+    fsconfig_reconfigure,
     fsconfig_set_flag,
     fsconfig_set_string,
     fsmount,
     fsopen,
+    fspick,
     move_mount,
+    statfs_type,
 )
 from kernel.paths import (
     RESOLVE_IN_ROOT,
@@ -27,6 +31,7 @@ from kernel.paths import (
     RESOLVE_NO_SYMLINKS,
     create_file_in_root,
     mkdir_in_root,
+    open_in_root,
     openat2,
 )
 
@@ -53,7 +58,12 @@ def attach_and_close(mount: int, target: int) -> None:
 
 def target_directory(root: int, path: str) -> int:
     """A descriptor of directory `path` inside the root, made if it is missing."""
-    return _made(mkdir_in_root, root, path)
+    try:
+        return _made(mkdir_in_root, root, path)
+    except SystemCallError as error:
+        if error.errno != errno.ENOTDIR or not exists(root, path):
+            raise
+        raise ContainerError(f"{path!r} in the root is a file, what is mounted there a directory") from None
 
 
 def target_file(root: int, path: str) -> int:
@@ -103,6 +113,39 @@ def real_directory(root: int, path: str) -> int:
     raise ContainerError(f"{path!r} in the image cannot be made a directory")
 
 
+def exists(root: int, path: str) -> bool:
+    """Whether there is anything at `path` inside the root."""
+    try:
+        os.close(open_in_root(root, path, os.O_PATH))
+    except SystemCallError:
+        return False
+    return True
+
+
+# What lxcfs and its like stand in for; everything else in /proc is the kernel's word and stays it.
+_REPLACED_IN_PROC = frozenset(
+    {
+        *(f"/proc/{name}" for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps")),
+        *("/proc/uptime", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled"),
+    }
+)
+
+
+def check_not_in_proc(target: int, destination: str) -> None:
+    """Refuse a mount over what a procfs holds: what is read and written there later has to be the kernel's.
+
+    `destination` is only what it is called; where it leads is known by the descriptor, whatever links there are.
+    """
+    path = normal(destination)
+    if path != "/proc" and path not in _REPLACED_IN_PROC and statfs_type(target) == PROC_SUPER_MAGIC:
+        raise ContainerError(f"mount destination {destination!r} is in /proc, where nothing else is mounted")
+
+
+def normal(path: str) -> str:
+    """`path` from the root, with "." and ".." taken out by their names alone."""
+    return "/" + os.path.normpath("/" + path).lstrip("/")
+
+
 def is_directory(fd: int) -> bool:
     """Whether the descriptor is of a directory."""
     return stat.S_ISDIR(os.fstat(fd).st_mode)
@@ -117,18 +160,35 @@ def new_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes: 
     try:
         if source:
             fsconfig_set_string(context, "source", source)
-        for option in data:
-            key, has_value, value = option.partition("=")
-            if has_value:
-                fsconfig_set_string(context, key, value)
-            else:
-                fsconfig_set_flag(context, key)
+        set_options(context, data)
         fsconfig_create(context)
         return fsmount(context, attributes)
     except SystemCallError as error:
         raise explained(error, context) from None
     finally:
         os.close(context)
+
+
+def reconfigure(mounted: int, data: tuple[str, ...]) -> None:
+    """Change the options of the filesystem that is mounted at a descriptor."""
+    context = fspick(mounted)
+    try:
+        set_options(context, data)
+        fsconfig_reconfigure(context)
+    except SystemCallError as error:
+        raise explained(error, context) from None
+    finally:
+        os.close(context)
+
+
+def set_options(context: int, data: tuple[str, ...]) -> None:
+    """Give a filesystem context its options, "key" or "key=value"."""
+    for option in data:
+        key, has_value, value = option.partition("=")
+        if has_value:
+            fsconfig_set_string(context, key, value)
+        else:
+            fsconfig_set_flag(context, key)
 
 
 def explained(error: SystemCallError, context: int) -> SystemCallError:

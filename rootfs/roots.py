@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kernel.errors import ContainerError
 from kernel.mounts import (
     AT_EMPTY_PATH,
     MNT_DETACH,
@@ -19,9 +20,11 @@ from kernel.mounts import (
     umount2,
 )
 from kernel.operation import Assembly, Operation
+from kernel.paths import open_in_root
 from rootfs.binds import clone
 from rootfs.filesystems import propagate
 from rootfs.overlay import attach_root
+from rootfs.place import is_directory
 
 _NAMES = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared", MS_UNBINDABLE: "unbindable"}
 
@@ -43,16 +46,24 @@ class MakePropagation(Operation):
 
 
 class BindRoot(Operation):
-    """Directory `path` of the host, with what is mounted below it, as the root."""
+    """Directory `path` of the host, with what is mounted below it, as the root.
+
+    MS_SLAVE as `propagation` lets the host's later mounts in it arrive. With `pinned`, PinSource has cloned it.
+    """
 
     path: str
+    propagation: int = MS_PRIVATE | MS_REC
+    pinned: str = ""
 
     def describe(self) -> str:
         return f"bind {self.path} -> new root"
 
     def execute(self, assembly: Assembly) -> None:
-        root = clone(self.path, recursive=True)
-        propagate(root, MS_PRIVATE | MS_REC)
+        root = assembly.fds.pop(self.pinned) if self.pinned else clone(self.path, recursive=True)
+        if not is_directory(root):
+            os.close(root)
+            raise ContainerError(f"the root {self.path!r} is not a directory")
+        propagate(root, self.propagation)
         attach_root(root)
         assembly.root = root
 
@@ -65,6 +76,22 @@ class ReadOnlyRoot(Operation):
 
     def execute(self, assembly: Assembly) -> None:
         mount_setattr(assembly.root, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY)
+
+
+class ReadOnlyMount(Operation):
+    """Make the mount at `path` read-only, once everything in it is made."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"remount {self.path} [ro]"
+
+    def execute(self, assembly: Assembly) -> None:
+        mounted = open_in_root(assembly.root, self.path, os.O_PATH)
+        try:
+            mount_setattr(mounted, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(mounted)
 
 
 class PivotRoot(Operation):

@@ -60,7 +60,7 @@ def create(
         raise ContainerError(f"container {container_id!r} has no process to run")
     limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
-    steps = plan.build(config, os.fspath(bundle), cgroup, limits)
+    steps = plan.build(config, os.fspath(bundle), cgroup, limits, os.fspath(hierarchy.mount))
     _claim(directory, container_id)
     host_bounding_set()
     ours, theirs = Channel.pair()

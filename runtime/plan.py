@@ -6,10 +6,7 @@ them, mounts in the description's order, masks after all mounts, the root's own 
 
 from __future__ import annotations
 
-import os
-
-from kernel import mounts as flags
-from kernel.errors import BadInput, NotSupported
+from kernel.errors import NotSupported
 from kernel.record import Record
 from rootfs import mounts
 from runtime import spec
@@ -25,6 +22,7 @@ from runtime.operations import (
     SetOomScoreAdj,
     SetSysctl,
 )
+from runtime.plan_mounts import filesystem, propagation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,15 +31,6 @@ if TYPE_CHECKING:
     from cgroups.cgroup import Cgroup
     from cgroups.controllers import Limits
     from kernel.operation import Operation
-
-_PROPAGATION = {
-    "private": flags.MS_PRIVATE,
-    "slave": flags.MS_SLAVE,
-    "shared": flags.MS_SHARED,
-    "unbindable": flags.MS_UNBINDABLE,
-}
-# Mounts that stay tied to the host's tree.
-_TIED = flags.MS_SLAVE | flags.MS_SHARED
 
 
 class Plan(Record):
@@ -71,8 +60,11 @@ class Plan(Record):
                     yield f"  {step.describe()}"
 
 
-def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limits) -> Plan:
-    """The plan for `config`, which `spec.check` has accepted. `limits` are those the host can set."""
+def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limits, hierarchy: str = "") -> Plan:
+    """The plan for `config`, which `spec.check` has accepted.
+
+    `limits` are those the host can set, `hierarchy` is where it has cgroup v2 mounted.
+    """
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
     joined = {namespace.type: namespace.path for namespace in linux.namespaces if namespace.path}
@@ -81,11 +73,12 @@ def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limit
     clone_flags = 0
     for kind in new - {"cgroup"}:
         clone_flags |= NAMESPACE_FLAGS[kind]
+    before, inside = filesystem(config, linux, bundle, cgroup=cgroup.path if cgroup else "", hierarchy=hierarchy)
     return Plan(
-        parent=tuple(_cgroup(cgroup, limits, linux)) if cgroup else (),
+        parent=(*(_cgroup(cgroup, limits, linux) if cgroup else ()), *before),
         clone_flags=clone_flags,
         pid_namespace=joined.get("pid"),
-        child=tuple(_child(config, linux, bundle, new, joined)),
+        child=tuple(_child(config, linux, inside, new, joined)),
     )
 
 
@@ -96,7 +89,7 @@ def _cgroup(cgroup: Cgroup, limits: Limits, linux: spec.Linux) -> Iterator[Opera
 
 
 def _child(
-    config: spec.Config, linux: spec.Linux, bundle: str, new: set[str], joined: dict[str, str]
+    config: spec.Config, linux: spec.Linux, inside: list[Operation], new: set[str], joined: dict[str, str]
 ) -> Iterator[Operation]:
     process = config.process
     if process is not None and process.oom_score_adj is not None:
@@ -108,29 +101,7 @@ def _child(
         yield NewCgroupNamespace()
     if config.hostname or config.domainname:
         yield SetHostname(config.hostname, config.domainname)
-    yield from _filesystem(config, linux, bundle)
-    yield mounts.PivotRoot(_propagation(linux.rootfs_propagation))
-
-
-def _filesystem(config: spec.Config, linux: spec.Linux, bundle: str) -> Iterator[Operation]:
-    remaining = list(config.mounts)
-    root = _root(config, bundle, remaining)
-    devices = _devices(linux)
-    made = [
-        mounts.from_oci(mount.destination, mount.type, mount.source, mount.options, devices=devices)
-        for mount in remaining
-    ]
-    for operation in made:
-        if isinstance(operation, mounts.Bind) and operation.propagation & _TIED:
-            yield mounts.PinSource(operation.source, operation.recursive)
-    # A slave tree still sees what the host unmounts, so that the container never pins the host's mounts.
-    yield mounts.MakePropagation()
-    yield root
-    yield from made
-    process = config.process
-    if process is not None and process.terminal:
-        size = process.console_size or spec.ConsoleSize(0, 0)
-        yield mounts.Console(size.width, size.height)
+    yield from inside
     for name, value in linux.sysctl.items():
         yield SetSysctl(name, value)
     for path in linux.readonly_paths:
@@ -139,33 +110,4 @@ def _filesystem(config: spec.Config, linux: spec.Linux, bundle: str) -> Iterator
         yield mounts.Mask(path)
     if config.root is not None and config.root.readonly:
         yield mounts.ReadOnlyRoot()
-
-
-def _root(config: spec.Config, bundle: str, remaining: list[spec.Mount]) -> Operation:
-    """The root's operation; a root that is the first mount is taken off the remaining ones."""
-    if remaining and remaining[0].destination == "/" and remaining[0].type == "overlay":
-        options = dict(option.partition("=")[::2] for option in remaining.pop(0).options)
-        return mounts.OverlayRoot(
-            tuple(options["lowerdir"].split(":")), options.get("upperdir", ""), options.get("workdir", "")
-        )
-    if config.root is None:
-        raise BadInput("root: missing (a root.path, or a first mount of type overlay at /)")
-    return mounts.BindRoot(os.path.join(bundle, config.root.path))
-
-
-def _devices(linux: spec.Linux) -> tuple[mounts.Device, ...]:
-    """The devices that every container has (config-linux.md, "Default Devices") and those asked for."""
-    devices = {device.path: device for device in mounts.DEFAULT_DEVICES}
-    for asked in linux.devices:
-        mode = 0o666 if asked.file_mode is None else asked.file_mode
-        devices[asked.path] = mounts.Device(
-            asked.path, asked.type, asked.major, asked.minor, mode, asked.uid or 0, asked.gid or 0
-        )
-    return tuple(devices.values())
-
-
-def _propagation(word: str) -> int:
-    if not word:
-        return 0
-    recursive = flags.MS_REC if word.startswith("r") else 0
-    return _PROPAGATION[word.removeprefix("r")] | recursive
+    yield mounts.PivotRoot(propagation(linux.rootfs_propagation))

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
 from runtime import spec, spec_resources_check
+from runtime.spec_check_mounts import NAMESPACES, device_faults, mount_faults, time_faults, user_faults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_ID = 2**32 - 2  # 2^32 - 1 is (uid_t) -1, which setuid(2) and chown(2) read as "leave unchanged"
-NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup")
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
-DEFAULT_DEVICES = {
-    "/dev/null": (1, 3),
-    "/dev/zero": (1, 5),
-    "/dev/full": (1, 7),
-    "/dev/random": (1, 8),
-    "/dev/urandom": (1, 9),
-    "/dev/tty": (5, 0),
-}
 
 # The same names as kernel.credentials.CAPABILITIES, which this module may not import: it is pure, that one makes calls.
 _CAPABILITY_NAMES = (
@@ -69,10 +61,6 @@ def unsupported(config: spec.Config) -> list[str]:
     paths = [name for name in ("solaris", "windows", "vm", "zos") if getattr(config, name) is not None]
     if config.hooks is not None:
         paths += [f"hooks.{name}" for name in _set_fields(config.hooks)]
-    for index, mount in enumerate(config.mounts):
-        if mount.uid_mappings or mount.gid_mappings:
-            paths.append(f"mounts[{index}].uidMappings")
-        paths += [f"mounts[{index}].options[{option!r}]" for option in mount.options if option in ("idmap", "ridmap")]
     if config.process is not None:
         paths += _unsupported_process(config.process)
     if config.linux is not None:
@@ -99,7 +87,6 @@ def _unsupported_linux(linux: spec.Linux) -> list[str]:
         "gidMappings": linux.gid_mappings,
         "timeOffsets": linux.time_offsets,
         "seccomp": linux.seccomp,
-        "mountLabel": linux.mount_label,
         "intelRdt": linux.intel_rdt,
         "personality": linux.personality,
     }
@@ -107,20 +94,7 @@ def _unsupported_linux(linux: spec.Linux) -> list[str]:
     for index, namespace in enumerate(linux.namespaces):
         if namespace.type in ("user", "time"):
             paths.append(f"linux.namespaces[{index}] ({namespace.type})")
-    for index, device in enumerate(linux.devices):
-        if not _is_default_device(device):
-            paths.append(f"linux.devices[{index}] ({device.path})")
     return paths + (spec_resources_check.unsupported(linux.resources) if linux.resources else [])
-
-
-def _is_default_device(device: spec.Device) -> bool:
-    return (
-        device.type in ("c", "u")
-        and DEFAULT_DEVICES.get(device.path) == (device.major, device.minor)
-        and device.file_mode in (None, 0o666)
-        and not device.uid
-        and not device.gid
-    )
 
 
 def faults(config: spec.Config) -> Iterator[str]:
@@ -131,7 +105,7 @@ def faults(config: spec.Config) -> Iterator[str]:
         yield "root: missing (a path, or a first mount of type overlay on '/')"
     if config.root is not None and (not config.root.path or "\0" in config.root.path):
         yield f"root.path: {config.root.path!r} is not a path"
-    yield from _mount_faults(config)
+    yield from mount_faults(config)
     if config.process is not None:
         yield from _process_faults(config.process)
     yield from _linux_faults(config, config.linux or spec.Linux())
@@ -153,17 +127,6 @@ def _is_version_1(text: str) -> bool:
 
 def _has_overlay_root(config: spec.Config) -> bool:
     return bool(config.mounts) and config.mounts[0].destination == "/" and config.mounts[0].type == "overlay"
-
-
-def _mount_faults(config: spec.Config) -> Iterator[str]:
-    for index, mount in enumerate(config.mounts):
-        place = f"mounts[{index}]"
-        yield from _absolute(f"{place}.destination", mount.destination)
-        if mount.destination.strip("/") == "" and not (index == 0 and mount.type == "overlay"):
-            yield f"{place}.destination: {mount.destination!r} is the root (only a first mount of type overlay may be)"
-        for text in (mount.source, mount.type, *mount.options):
-            if "\0" in text:
-                yield f"{place}: contains a NUL byte"
 
 
 def _process_faults(process: spec.Process) -> Iterator[str]:
@@ -212,7 +175,7 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
         if namespace.type in seen:
             yield f"{place}: {namespace.type!r} is listed twice"
         seen.add(namespace.type)
-        if namespace.type not in (*NAMESPACES, "user", "time"):
+        if namespace.type not in NAMESPACES:
             yield f"{place}.type: unknown namespace {namespace.type!r} ({', '.join(NAMESPACES)})"
         if namespace.path:
             yield from _absolute(f"{place}.path", namespace.path)
@@ -234,6 +197,9 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
         parts = key.replace("/", ".").split(".")
         if len(parts) < 2 or not all(parts) or not (_ALPHANUMERIC | {"_", "-"}).issuperset("".join(parts)):
             yield f"linux.sysctl: {key!r} is not the name of a kernel parameter"
+    yield from device_faults(linux)
+    yield from user_faults(linux)
+    yield from time_faults(linux)
     if linux.resources:
         yield from spec_resources_check.faults(linux.resources)
 

@@ -206,7 +206,8 @@ def test_later_mounts_of_the_host_arrive_in_slave_and_shared_binds(root: Path, p
         kernel_mounts.mount("tmpfs", source, "tmpfs")
         kernel_mounts.mount(None, source, None, MS_SHARED)
         (source / "later").mkdir()
-        bind = Bind(str(source), "/data", propagation=propagation or Bind.propagation)
+        pinned = "source" if propagation else ""
+        bind = Bind(str(source), "/data", propagation=propagation or Bind.propagation, pinned=pinned)
         ready, started = os.pipe()
         go, release = os.pipe()
         answer, said = os.pipe()
@@ -219,7 +220,7 @@ def test_later_mounts_of_the_host_arrive_in_slave_and_shared_binds(root: Path, p
         container = os.fork()
         if container == 0:
             try:
-                pins: list[Operation] = [PinSource(str(source))] if propagation else []
+                pins: list[Operation] = [PinSource(str(source), pinned)] if pinned else []
                 assembled_after_pins(root, pins, [bind, PivotRoot()], look)
             finally:
                 os._exit(0)

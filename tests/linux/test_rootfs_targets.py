@@ -197,5 +197,10 @@ def test_the_cgroup_view_is_read_only_and_starts_at_the_containers_cgroup(root: 
             return [own, error.errno, "cgroup.procs" in os.listdir("/sys/fs/cgroup")]
         return ["writable"]
 
-    operations = [Proc("/proc"), Sysfs("/sys"), from_oci("/sys/fs/cgroup", "cgroup", None, ["nosuid"]), PivotRoot()]
+    operations = [
+        Proc("/proc"),
+        Sysfs("/sys"),
+        from_oci("/sys/fs/cgroup", "cgroup", None, ["nosuid", "ro"]),
+        PivotRoot(),
+    ]
     assert assembled(root, operations, look) == ["0::/", 30, True]

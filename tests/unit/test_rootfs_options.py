@@ -17,6 +17,7 @@ from kernel.mounts import (
     MS_SLAVE,
 )
 from rootfs import mounts, options
+from rootfs.idmap import IdMaps
 from rootfs.mounts import from_oci
 
 # All names of config.md of runtime-spec 1.2, "Linux mount options", that are no flags of a bind or a remount.
@@ -40,7 +41,7 @@ def test_superblock_flags_go_to_the_filesystem(name: str) -> None:
     assert options.parse([name]).superblock == (name,)
 
 
-@pytest.mark.parametrize("name", ["defaults", "silent", "loud"])
+@pytest.mark.parametrize("name", ["defaults", "silent", "loud", "noiversion"])
 def test_names_that_say_what_is_so_anyway(name: str) -> None:
     assert options.parse([name]) == options.MountOptions()
 
@@ -68,9 +69,19 @@ def test_what_is_not_known_belongs_to_the_filesystem() -> None:
 
 
 @pytest.mark.parametrize("name", ["idmap", "ridmap", "idmap=uids=0-1-1"])
-def test_id_mapped_mounts_are_refused_by_name(name: str) -> None:
-    with pytest.raises(NotSupported, match=name):
-        options.parse([name])
+def test_id_maps_are_kept_as_they_were_written(name: str) -> None:
+    assert options.parse(["ro", name]).idmap == name
+
+
+def test_ranges_of_id_maps() -> None:
+    pod = IdMaps(((0, 65536, 1000),), ((0, 70000, 1000),))
+    assert options.id_ranges("idmap", pod) is None
+    two = options.id_ranges("idmap=uids=0-1-10#10-11-10;gids=0-100-10", None)
+    assert two == IdMaps(((0, 1, 10), (10, 11, 10)), ((0, 100, 10),))
+    assert options.id_ranges("ridmap=uids=@5-7-2", pod) == IdMaps(((5, 65543, 2),), ((5, 65543, 2),))
+    for wrong in ("idmap=uids=1-2", "idmap=pids=0-1-1", "idmap=uids=a-1-1", "idmap=uids=@0-999-2", "idmap=uids=-1-1-1"):
+        with pytest.raises(BadInput, match=wrong):
+            options.id_ranges(wrong, pod)
 
 
 def test_a_bind_is_private_unless_it_says_otherwise() -> None:
@@ -101,18 +112,23 @@ def test_a_tmpfs_on_dev_is_dev() -> None:
     assert made.data == ("mode=755", "size=65536k")
 
 
-def test_the_cgroup_view_is_read_only_asked_for_or_not() -> None:
-    """The hole is a writable cgroup mount (CVE-2023-25809). Checked by leaving out the replace() in _view()."""
-    view = from_oci("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid"])
-    assert isinstance(view, mounts.CgroupView)
-    assert view.attributes & MOUNT_ATTR_RDONLY
-    with pytest.raises(NotSupported, match="'rw'"):
-        from_oci("/sys/fs/cgroup", "cgroup2", "cgroup", ["rw"])
+def test_the_cgroup_view_is_as_writable_as_was_asked_for() -> None:
+    assert from_oci("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "ro"]).attributes & MOUNT_ATTR_RDONLY
+    assert not from_oci("/sys/fs/cgroup", "cgroup2", "cgroup", ["rw"]).attributes & MOUNT_ATTR_RDONLY
     with pytest.raises(NotSupported, match="'nsdelegate'"):
         from_oci("/sys/fs/cgroup", "cgroup2", "cgroup", ["ro", "nsdelegate"])
 
 
-@pytest.mark.parametrize("destination", ["data", "", "/a/../b", "/..", "/a\0b", "/", "//", "/./"])
+@pytest.mark.parametrize(
+    ("written", "meant"), [("data", "/data"), ("/a/../b", "/b"), ("../a//b/", "/a/b"), ("//a/./b", "/a/b")]
+)
+def test_destinations_are_taken_from_the_root(written: str, meant: str) -> None:
+    made = from_oci(written, "tmpfs", None)
+    assert isinstance(made, mounts.Tmpfs)
+    assert made.destination == meant
+
+
+@pytest.mark.parametrize("destination", ["", "/..", "/a\0b", "/", "//", "/./", "a/.."])
 def test_destinations_that_are_no_place_in_the_root(destination: str) -> None:
     with pytest.raises(BadInput):
         from_oci(destination, "tmpfs", None)
@@ -125,16 +141,19 @@ def test_options_without_meaning_are_refused_not_dropped() -> None:
         from_oci("/a", "bind", "/b", ["rbind", "sync"])
     with pytest.raises(NotSupported, match="'tmpcopyup'"):
         from_oci("/a", "ramfs", None, ["tmpcopyup"])
-    with pytest.raises(NotSupported, match="'size=1k'"):
-        from_oci("/a", None, None, ["remount", "size=1k"])
+    with pytest.raises(NotSupported, match="'idmap'"):
+        from_oci("/a", "tmpfs", None, ["idmap"])
+    with pytest.raises(BadInput, match="cannot stand in"):
+        from_oci("/proc", "tmpfs", None)
     with pytest.raises(BadInput, match="without a source"):
         from_oci("/a", "bind", None)
     with pytest.raises(BadInput, match="no type"):
         from_oci("/a", None, None)
 
 
-def test_remount_changes_flags_only() -> None:
-    assert from_oci("/a", None, None, ["remount", "ro"]) == mounts.Remount("/a", set=MOUNT_ATTR_RDONLY)
+def test_remount_tells_the_flags_of_a_mount_from_the_options_of_its_filesystem() -> None:
+    made = from_oci("/a", None, None, ["remount", "ro", "size=1k", "sync"])
+    assert made == mounts.Remount("/a", set=MOUNT_ATTR_RDONLY, data=("size=1k", "sync"))
 
 
 def test_descriptions_are_in_the_kernels_words() -> None:
