@@ -16,7 +16,7 @@ from kernel.errors import Conflict, ContainerError, NotFound, SystemCallError
 from kernel.pidfd import ExitStatus, pidfd_send_signal, wait_pidfd
 from runtime import state
 from runtime.channel import Channel, Gate, error_from
-from runtime.spec import State, Status
+from runtime.state import State, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

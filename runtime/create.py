@@ -14,10 +14,10 @@ from kernel.process import CLONE_NEWPID, Child, clone3, setns
 from runtime import plan, spec, state
 from runtime.channel import Channel, Gate, error_from
 from runtime.container import Container
+from runtime.ids import check_id
 from runtime.init import assemble_and_become, host_bounding_set
 from runtime.limits import settable_limits
-from runtime.spec import State, Status
-from runtime.spec_check import check_id
+from runtime.state import State, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

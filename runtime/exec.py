@@ -32,7 +32,7 @@ _JOINED_BY_THE_CHILD = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS 
 
 
 def exec_in(
-    record: spec.State,
+    record: state.State,
     cgroup: Cgroup | None,
     process: spec.Process,
     stdio: tuple[int, int, int],

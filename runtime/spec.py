@@ -13,7 +13,7 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/spec.md
 from __future__ import annotations
 
 from runtime import spec_codec
-from runtime.spec_codec import SpecStruct
+from runtime.spec_codec import OCI_VERSION, SpecStruct
 from runtime.spec_resources import (
     CPU,
     BlockIO,
@@ -31,7 +31,7 @@ from runtime.spec_resources import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, Self
+    from typing import Any
 
 __all__ = [
     "CPU",
@@ -67,21 +67,15 @@ __all__ = [
     "SeccompArg",
     "SeccompSyscall",
     "SpecStruct",
-    "State",
-    "Status",
     "ThrottleDevice",
     "TimeOffset",
     "User",
     "WeightDevice",
     "check",
     "dump",
-    "dump_state",
     "load",
-    "load_state",
     "unsupported",
 ]
-
-OCI_VERSION = "1.2.0"
 
 
 class User(SpecStruct):
@@ -336,64 +330,6 @@ class Config(SpecStruct):
     zos: dict[str, Any] | None = None
 
 
-class Status(str):
-    """The states of a container and what may be done in each (runtime.md, section Lifecycle).
-
-    "paused" is runc's: a running container whose cgroup is frozen.
-    """
-
-    CREATING: ClassVar[Status]
-    CREATED: ClassVar[Status]
-    RUNNING: ClassVar[Status]
-    PAUSED: ClassVar[Status]
-    STOPPED: ClassVar[Status]
-
-    def __new__(cls, name: str) -> Self:
-        if name not in ("creating", "created", "running", "paused", "stopped"):
-            raise ValueError(f"invalid status {name!r}")
-        return super().__new__(cls, name)
-
-    @property
-    def can_start(self) -> bool:
-        """Only a created container is started, and only once."""
-        return self == Status.CREATED
-
-    @property
-    def can_kill(self) -> bool:
-        """A signal needs a process."""
-        return self in (Status.CREATED, Status.RUNNING, Status.PAUSED)
-
-    @property
-    def can_delete(self) -> bool:
-        """Only what has stopped is deleted; forcing means to stop it first."""
-        return self == Status.STOPPED
-
-
-Status.CREATING, Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPED = map(
-    Status, ("creating", "created", "running", "paused", "stopped")
-)
-
-
-class State(SpecStruct):
-    """A container's state (runtime.md, section State).
-
-    The last ones are rawpod's own. `process_start_time`, in clock ticks after boot (proc_pid_stat(5), field 22), tells
-    the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own;
-    `rootfs` is root.path, `created` the time in RFC 3339.
-    """
-
-    oci_version: str
-    id: str
-    status: Status
-    bundle: str
-    pid: int = 0
-    annotations: dict[str, str] = {}
-    process_start_time: int = 0
-    cgroup: str = ""
-    rootfs: str = ""
-    created: str = ""
-
-
 def load(data: bytes) -> Config:
     """Decode `config.json`; raises BadInput when it is no JSON or a property has the wrong type."""
     return spec_codec.loads(Config, data, "config.json")
@@ -402,16 +338,6 @@ def load(data: bytes) -> Config:
 def dump(config: Config) -> bytes:
     """Encode as `config.json`, properties at their default left out."""
     return spec_codec.dumps(config)
-
-
-def load_state(data: bytes) -> State:
-    """Decode `state.json`; raises BadInput when it is damaged."""
-    return spec_codec.loads(State, data, "state.json")
-
-
-def dump_state(state: State) -> bytes:
-    """Encode as `state.json`; the version is always written, as the specification demands."""
-    return spec_codec.dumps(state)
 
 
 def unsupported(config: Config) -> list[str]:

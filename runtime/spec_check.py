@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
 from runtime import spec, spec_resources_check
+from runtime.ids import ALPHANUMERIC
 from runtime.spec_check_mounts import NAMESPACES, device_faults, mount_faults, time_faults, user_faults
 
 TYPE_CHECKING = False
@@ -26,10 +27,6 @@ _CAPABILITY_NAMES = (
 )
 CAPABILITIES = frozenset(f"CAP_{name}" for name in _CAPABILITY_NAMES.split())
 
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
-_ALPHANUMERIC = _LETTERS | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_ID = _ALPHANUMERIC | frozenset("_.+-")
-
 
 def check(config: spec.Config) -> None:
     """Raise BadInput naming every malformed part, or else NotSupported naming every part that is not executed."""
@@ -45,15 +42,6 @@ def check_process(process: spec.Process) -> None:
         raise BadInput("; ".join(malformed), remedy="see the OCI runtime specification, config.md")
     if missing := _unsupported_process(process):
         raise NotSupported("not supported by rawpod yet: " + ", ".join(missing))
-
-
-def check_id(container_id: str) -> None:
-    """Ids become names of files and cgroups, so their grammar is narrow; raises BadInput."""
-    if not 0 < len(container_id) < 254 or not _ID.issuperset(container_id) or container_id[0] in ".+-":
-        raise BadInput(
-            f"container id {container_id!r}: not a name",
-            remedy="1 to 253 letters, digits, '_', '.', '+' and '-', beginning with a letter, digit or '_'",
-        )
 
 
 def unsupported(config: spec.Config) -> list[str]:
@@ -121,7 +109,7 @@ def _is_version_1(text: str) -> bool:
         and numbers[0] == "1"
         and all(number.isascii() and number.isdigit() and str(int(number)) == number for number in numbers)
         and (bool(release) or not dash)
-        and (_ALPHANUMERIC | {".", "-"}).issuperset(release + build)
+        and (ALPHANUMERIC | {".", "-"}).issuperset(release + build)
     )
 
 
@@ -195,7 +183,7 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
         yield f"linux.cgroupsPath: {linux.cgroups_path!r} leaves the hierarchy"
     for key in linux.sysctl:
         parts = key.replace("/", ".").split(".")
-        if len(parts) < 2 or not all(parts) or not (_ALPHANUMERIC | {"_", "-"}).issuperset("".join(parts)):
+        if len(parts) < 2 or not all(parts) or not (ALPHANUMERIC | {"_", "-"}).issuperset("".join(parts)):
             yield f"linux.sysctl: {key!r} is not the name of a kernel parameter"
     yield from device_faults(linux)
     yield from user_faults(linux)

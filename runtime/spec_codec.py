@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Decoder = Callable[[Any, str], Any]
 
 
+OCI_VERSION = "1.2.0"
+"""The version of the runtime specification."""
+
+
 class SpecStruct(Struct):
     """A JSON object; properties are the fields' names in camel case, except for those in `_names`."""
 

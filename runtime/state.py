@@ -6,20 +6,85 @@ import os
 
 from kernel.errors import NotFound
 from kernel.pidfd import pidfd_open, process_life
-from runtime import spec
+from runtime import spec_codec
 from runtime.channel import Gate
-from runtime.spec import State, Status
+from runtime.spec_codec import SpecStruct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar, Self
+
     Directory = str | os.PathLike[str]
 
 FILE = "state.json"
 
 
+class Status(str):
+    """The states of a container and what may be done in each (runtime.md, section Lifecycle).
+
+    "paused" is runc's: a running container whose cgroup is frozen.
+    """
+
+    CREATING: ClassVar[Status]
+    CREATED: ClassVar[Status]
+    RUNNING: ClassVar[Status]
+    PAUSED: ClassVar[Status]
+    STOPPED: ClassVar[Status]
+
+    def __new__(cls, name: str) -> Self:
+        if name not in ("creating", "created", "running", "paused", "stopped"):
+            raise ValueError(f"invalid status {name!r}")
+        return super().__new__(cls, name)
+
+    @property
+    def can_start(self) -> bool:
+        """Only a created container is started, and only once."""
+        return self == Status.CREATED
+
+    @property
+    def can_kill(self) -> bool:
+        """A signal needs a process."""
+        return self in (Status.CREATED, Status.RUNNING, Status.PAUSED)
+
+    @property
+    def can_delete(self) -> bool:
+        """Only what has stopped is deleted; forcing means to stop it first."""
+        return self == Status.STOPPED
+
+
+Status.CREATING, Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPED = map(
+    Status, ("creating", "created", "running", "paused", "stopped")
+)
+
+
+class State(SpecStruct):
+    """A container's state (runtime.md, section State).
+
+    The last ones are rawpod's own. `process_start_time`, in clock ticks after boot (proc_pid_stat(5), field 22), tells
+    the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own;
+    `rootfs` is root.path, `created` the time in RFC 3339.
+    """
+
+    oci_version: str
+    id: str
+    status: Status
+    bundle: str
+    pid: int = 0
+    annotations: dict[str, str] = {}
+    process_start_time: int = 0
+    cgroup: str = ""
+    rootfs: str = ""
+    created: str = ""
+
+
+def dump(state: State) -> bytes:
+    """Encode as `state.json`; the version is always written, as the specification demands."""
+    return spec_codec.dumps(state)
+
+
 def save(directory: Directory, state: State) -> None:
     """Replace the state at once: a reader sees the old or the new one."""
-    replace_file(os.path.join(directory, FILE), spec.dump_state(state))
+    replace_file(os.path.join(directory, FILE), dump(state))
 
 
 def forget(directory: Directory) -> None:
@@ -47,7 +112,7 @@ def load(directory: Directory) -> State:
     """The state, its status as the kernel sees the process now. Raises NotFound, or BadInput for a damaged file."""
     try:
         with open(os.path.join(directory, FILE), "rb") as file:
-            state = spec.load_state(file.read())
+            state = spec_codec.loads(State, file.read(), FILE)
     except FileNotFoundError:
         raise NotFound(f"no container in {os.fspath(directory)!r}") from None
     if state.status.can_kill and not alive(state):

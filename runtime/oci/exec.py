@@ -83,7 +83,7 @@ def run(invocation: Invocation) -> int:
     return wait_pidfd(child.pidfd).shell
 
 
-def _check_status(record: spec.State, parsed: Parsed) -> None:
+def _check_status(record: state.State, parsed: Parsed) -> None:
     if record.status == "paused":
         if not parsed.flag("--ignore-paused"):
             raise Conflict(f"container {record.id!r} is paused", remedy="resume it, or --ignore-paused")
@@ -157,7 +157,7 @@ def _more_capabilities(own: spec.Capabilities, names: list[str]) -> spec.Capabil
     return changed
 
 
-def _cgroup(record: spec.State, below: str) -> Cgroup | None:
+def _cgroup(record: state.State, below: str) -> Cgroup | None:
     from cgroups.cgroup import Cgroup
 
     if not record.cgroup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime import VERSION, jsontext
-from runtime.spec import OCI_VERSION
+from runtime.spec_codec import OCI_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

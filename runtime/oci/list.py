@@ -13,7 +13,7 @@ from runtime.oci.state import current, shown
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.oci.main import Invocation
-    from runtime.spec import State
+    from runtime.state import State
 
 OPTIONS = (
     Option("--format -f", "table|json", "the form of the list"),

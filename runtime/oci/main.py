@@ -66,7 +66,7 @@ class Invocation(Struct):
 
     def container_id(self) -> str:
         """The first word, checked. Raises BadInput: it becomes the name of a directory."""
-        from runtime.spec_check import check_id
+        from runtime.ids import check_id
 
         if not self.parsed.words:
             raise BadInput("a container id is needed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgroups.cgroup import Cgroup
 from kernel.errors import Conflict
 from runtime.oci.state import current
-from runtime.spec import Status
+from runtime.state import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

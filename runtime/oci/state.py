@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runtime import jsontext, state
-from runtime.spec import Status
+from runtime.state import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runtime.oci.main import Invocation
     from runtime.oci.options import Option
-    from runtime.spec import State
+    from runtime.state import State
 
 OPTIONS: tuple[Option, ...] = ()
 WORDS = "ID"

@@ -149,7 +149,7 @@ def test_the_end_of_the_parent_before_the_start_ends_the_child_too(box):
 
 
 def test_a_state_of_a_pid_that_another_process_has_now_is_stopped(box):
-    record = spec.State("1.2.0", "box", spec.Status.RUNNING, "/b", pid=os.getpid(), process_start_time=1)
+    record = state.State("1.2.0", "box", state.Status.RUNNING, "/b", pid=os.getpid(), process_start_time=1)
     state.save(box.bundle, record)
     assert state.load(box.bundle).status == "stopped"
     with pytest.raises(NotFound):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kernel.credentials import CAPABILITIES
 from kernel.errors import BadInput, NotSupported
-from runtime import spec, spec_check
+from runtime import spec, spec_check, state
+from runtime.ids import check_id
 
 MINIMAL: dict[str, Any] = {
     "ociVersion": "1.2.0",
@@ -156,12 +157,13 @@ def test_what_is_no_config_is_refused(data: bytes) -> None:
         spec.load(data)
 
 
-def test_the_state_file_keeps_what_it_is_given_and_always_names_its_version() -> None:
-    state = spec.State(
-        oci_version=spec.OCI_VERSION, id="a", status=spec.Status.RUNNING, bundle="/b", pid=7, process_start_time=99
+def test_the_state_file_keeps_what_it_is_given_and_always_names_its_version(tmp_path) -> None:
+    record = state.State(
+        oci_version=spec.OCI_VERSION, id="a", status=state.Status.STOPPED, bundle="/b", pid=7, process_start_time=99
     )
-    assert json.loads(spec.dump_state(state))["ociVersion"] == spec.OCI_VERSION
-    assert spec.load_state(spec.dump_state(state)) == state
+    assert json.loads(state.dump(record))["ociVersion"] == spec.OCI_VERSION
+    state.save(tmp_path, record)
+    assert state.load(tmp_path) == record
 
 
 @pytest.mark.parametrize(
@@ -169,15 +171,15 @@ def test_the_state_file_keeps_what_it_is_given_and_always_names_its_version() ->
     [("creating", 0, 0, 0), ("created", 1, 1, 0), ("running", 0, 1, 0), ("stopped", 0, 0, 1)],
 )
 def test_what_may_be_done_depends_on_the_status(status: str, start: bool, kill: bool, delete: bool) -> None:
-    found = spec.Status(status)
+    found = state.Status(status)
     assert (found.can_start, found.can_kill, found.can_delete) == (start, kill, delete)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".", "-a", "a" * 254, "a\n", "ä"])
 def test_ids_are_names(name: str) -> None:
-    spec_check.check_id("web-1_a.b")
+    check_id("web-1_a.b")
     with pytest.raises(BadInput):
-        spec_check.check_id(name)
+        check_id(name)
 
 
 def test_the_pure_list_of_capabilities_is_the_kernels() -> None:
