@@ -63,6 +63,7 @@ test: check test-native test-vm
 
 bench: setup-test
 	@$(VENV)/python -m bench.commands
+	@$(VENV)/python -m bench.oci
 	@$(VENV)/python -m bench.replace
 	@$(VENV)/python -m bench.netns_attach
 

@@ -24,11 +24,11 @@ def main() -> None:
     print(lab.machine())
     lab.own_host()
     with lab.instance() as home:
-        bundle = _bundle(home)
+        root = bundle(home)
         own = lab.seconds([lab.RAWPOD, "run", "--rm", "--network", "none", "host", "true"], runs)
         lab.show("rawpod run --rm --network none host true", own)
         lab.show("rawpod run --rm host true", lab.seconds([lab.RAWPOD, "run", "--rm", "host", "true"], runs))
-        for name, command in _peers(bundle).items():
+        for name, command in _peers(root).items():
             if shutil.which(command[0]):
                 times = lab.seconds(list(command), runs)
                 lab.show(name, times)
@@ -55,7 +55,8 @@ def _peers(bundle: Path) -> dict[str, tuple[str, ...]]:
     return peers
 
 
-def _bundle(home: Path) -> Path:
+def bundle(home: Path) -> Path:
+    """A bundle with the machine's /usr, whose process is `true`."""
     bundle = home / "bundle"
     for name in ("proc", "dev", "sys", "usr", "etc", "tmp"):
         (bundle / "rootfs" / name).mkdir(parents=True)
