@@ -10,13 +10,14 @@ from kernel.cleanup import OnFailure
 from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
 from kernel.operation import Assembly
 from kernel.pidfd import pidfd_send_signal, process_start_time, wait_pidfd
-from kernel.process import CLONE_NEWPID, Child, clone3, setns
 from runtime import plan, spec, state
 from runtime.channel import Channel, Gate, error_from
+from runtime.cloning import clone
 from runtime.container import Container
 from runtime.ids import check_id
 from runtime.init import assemble_and_become, host_bounding_set
 from runtime.limits import settable_limits
+from runtime.ownership import own_pipes
 from runtime.state import State, Status
 
 TYPE_CHECKING = False
@@ -72,7 +73,8 @@ def create(
         assembly = Assembly()
         done = operation.run(steps.parent, assembly)
         on_failure.call(done.undo)
-        child = _clone(steps, assembly.fds.get("cgroup", -1))
+        own_pipes(stdio, config)
+        child = clone(steps, assembly.fds.get("cgroup", -1))
         if child.pid == 0:
             # Its copy of our end would keep the channel open after our death.
             ours.close()
@@ -156,21 +158,3 @@ def _end(pidfd: int) -> None:
             raise
     wait_pidfd(pidfd)
     os.close(pidfd)
-
-
-def _clone(steps: plan.Plan, cgroup_fd: int) -> Child:
-    if steps.pid_namespace is None:
-        return clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
-    # setns(2) to a pid namespace is for children to come: the caller itself never moves.
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    other = os.open(steps.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
-    setns(other, CLONE_NEWPID)
-    child = Child(0, -1)
-    try:
-        child = clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
-    finally:
-        if child.pid:
-            setns(own, CLONE_NEWPID)
-        os.close(other)
-        os.close(own)
-    return child

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kernel import credentials
+from kernel.operation import Assembly
 from kernel.pidfd import wait_pidfd
 from kernel.process import (
     CLONE_NEWCGROUP,
@@ -12,6 +13,8 @@ from kernel.process import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
     CLONE_NEWUTS,
     Child,
     clone3,
@@ -21,6 +24,7 @@ from rootfs.devices import open_terminal
 from runtime import spec, state
 from runtime.channel import Channel, error_from
 from runtime.init import Stage, become, own_session, take_terminal
+from runtime.user_namespace import BecomeRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
     from cgroups.cgroup import Cgroup
 
-_JOINED_BY_THE_CHILD = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+_ALWAYS_JOINED = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 
 
 def exec_in(
@@ -46,6 +50,7 @@ def exec_in(
     CommandNotExecutable and ContainerError as `Container.start` does.
     """
     target = state.open_process(record)
+    joined = _ALWAYS_JOINED | _foreign(record.pid)
     cgroup_fd = cgroup.open() if cgroup else -1
     # While the child has the host's memory and descriptors and is visible inside, nobody there may look into it
     # (CVE-2016-9962); execve makes it dumpable again.
@@ -56,7 +61,7 @@ def exec_in(
         child = clone3(0, cgroup_fd=cgroup_fd)
         if child.pid == 0:
             ours.close()
-            _join_and_become(target, process, stdio, theirs, preserve_fds)
+            _join_and_become(target, joined, process, stdio, theirs, preserve_fds)
         theirs.close()
         try:
             return child, _started(ours)
@@ -72,15 +77,31 @@ def exec_in(
         os.close(target)
 
 
+def _foreign(pid: int) -> int:
+    """CLONE_NEW* of the namespaces that a container need not have: the kernel takes no user namespace twice."""
+    flags = 0
+    for name, flag in (("user", CLONE_NEWUSER), ("time", CLONE_NEWTIME)):
+        if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
+            flags |= flag
+    return flags
+
+
 def _join_and_become(
-    target: int, process: spec.Process, stdio: tuple[int, int, int], channel: Channel, preserve_fds: int
+    target: int,
+    joined: int,
+    process: spec.Process,
+    stdio: tuple[int, int, int],
+    channel: Channel,
+    preserve_fds: int,
 ) -> NoReturn:
     stage = Stage()
     try:
         channel.forward_events()
         own_session(stdio)
         stage.doing = "join the container's namespaces"
-        setns(target, _JOINED_BY_THE_CHILD)
+        setns(target, joined)
+        if joined & CLONE_NEWUSER:
+            BecomeRoot().execute(Assembly())
         if process.terminal:
             stage.doing = "open a terminal"
             size = process.console_size or spec.ConsoleSize(0, 0)

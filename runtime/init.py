@@ -172,6 +172,11 @@ def host_bounding_set() -> int:
     return _bounding[0]
 
 
+def forget_bounding_set() -> None:
+    """Ask anew next time: another user namespace comes with a full set."""
+    _bounding.clear()
+
+
 def _capability_masks(wanted: spec.Capabilities | None, present: int) -> dict[str, int]:
     kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
     if wanted is None:

@@ -23,6 +23,8 @@ NAMESPACE_FLAGS = {
     "ipc": process.CLONE_NEWIPC,
     "uts": process.CLONE_NEWUTS,
     "cgroup": process.CLONE_NEWCGROUP,
+    "user": process.CLONE_NEWUSER,
+    "time": process.CLONE_NEWTIME,
 }
 
 
@@ -129,7 +131,8 @@ class SetOomScoreAdj(Operation):
         return f"set oom_score_adj {self.value}"
 
     def execute(self, assembly: Assembly) -> None:
-        with open("/proc/self/oom_score_adj", "w") as file:
+        # By the creating process for one in another user namespace, where it could only be raised.
+        with open(f"/proc/{assembly.pid or 'self'}/oom_score_adj", "w") as file:
             file.write(str(self.value))
 
 

@@ -22,7 +22,16 @@ from runtime.operations import (
     SetOomScoreAdj,
     SetSysctl,
 )
-from runtime.plan_mounts import filesystem, propagation
+from runtime.ownership import OwnCgroup, host_uid, wants_cgroup
+from runtime.plan_mounts import filesystem, id_maps, propagation
+from runtime.user_namespace import (
+    BecomeRoot,
+    EnterTimeNamespace,
+    NewTimeNamespace,
+    RaiseLimits,
+    SetTimeOffsets,
+    WriteIdMaps,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +42,17 @@ if TYPE_CHECKING:
     from kernel.operation import Operation
 
 
+# What is asked of the creating process.
+_USER, _CLOCKS = "user namespace", "clocks"
+
+
 class Plan(Record):
     """How a container is made.
 
     `parent` is executed, and on failure undone, by the creating process. `clone_flags` are the namespaces that clone3
     makes and `pid_namespace` the one it makes it in, if that is joined. `child` is executed in the new process, and
     where it comes to an `AskParent`, the operations of that name in `asked` are executed, and undone, by the parent.
+    `joined_first` are namespaces (kind, path) that the new process is in from the beginning, the user's among them.
     """
 
     parent: tuple[Operation, ...]
@@ -46,11 +60,14 @@ class Plan(Record):
     pid_namespace: str | None
     child: tuple[Operation, ...]
     asked: dict[str, tuple[Operation, ...]] = {}
+    joined_first: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> Iterator[str]:
         """The whole plan, a line a step."""
         for operation in self.parent:
             yield operation.describe()
+        for kind, path in self.joined_first:
+            yield f"join {kind} namespace {path}"
         kinds = [kind for kind, flag in NAMESPACE_FLAGS.items() if self.clone_flags & flag]
         yield f"clone3 into the cgroup with new namespaces: {', '.join(kinds)}"
         for operation in self.child:
@@ -71,32 +88,70 @@ def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limit
     if "mount" not in new:
         raise NotSupported("a container without a mount namespace of its own (linux.namespaces)")
     clone_flags = 0
-    for kind in new - {"cgroup"}:
+    # The rest has to wait: for the cgroup that is to be its root, for offsets that are fixed once it is entered.
+    for kind in new - {"cgroup", "time"}:
         clone_flags |= NAMESPACE_FLAGS[kind]
+    first: tuple[tuple[str, str], ...] = ()
+    if joined and ("user" in new or "user" in joined):
+        first = tuple(sorted(joined.items(), key=lambda item: item[0] == "user"))
+        joined = {}
     before, inside = filesystem(config, linux, bundle, cgroup=cgroup.path if cgroup else "", hierarchy=hierarchy)
     return Plan(
-        parent=(*(_cgroup(cgroup, limits, linux) if cgroup else ()), *before),
+        parent=(*(_cgroup(cgroup, limits, config) if cgroup else ()), *before),
         clone_flags=clone_flags,
         pid_namespace=joined.get("pid"),
         child=tuple(_child(config, linux, inside, new, joined)),
+        asked={name: tuple(operations) for name, operations in _asked(config, linux) if operations},
+        joined_first=first,
     )
 
 
-def _cgroup(cgroup: Cgroup, limits: Limits, linux: spec.Linux) -> Iterator[Operation]:
+def _cgroup(cgroup: Cgroup, limits: Limits, config: spec.Config) -> Iterator[Operation]:
+    linux = config.linux or spec.Linux()
     yield CreateCgroup(cgroup, limits)
+    owner = host_uid(config)
+    if owner is not None and wants_cgroup(config):
+        yield OwnCgroup(cgroup, owner)
     if linux.resources and linux.resources.devices:
         yield RestrictDevices(cgroup, device_rules(linux.resources))
+
+
+def _asked(config: spec.Config, linux: spec.Linux) -> Iterator[tuple[str, list[Operation]]]:
+    """What the creating process does when the new one asks: it has the privileges of the host."""
+    process = config.process
+    users = [namespace for namespace in linux.namespaces if namespace.type == "user"]
+    steps: list[Operation] = []
+    maps = id_maps(linux.uid_mappings, linux.gid_mappings)
+    if users and not users[0].path and maps:
+        steps.append(WriteIdMaps(maps))
+    if users and process is not None and process.oom_score_adj is not None:
+        steps.append(SetOomScoreAdj(process.oom_score_adj))
+    if users and process is not None and process.rlimits:
+        steps.append(RaiseLimits(tuple(process.rlimits)))
+    yield _USER, steps
+    offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
+    yield _CLOCKS, [SetTimeOffsets(offsets)] if offsets else []
 
 
 def _child(
     config: spec.Config, linux: spec.Linux, inside: list[Operation], new: set[str], joined: dict[str, str]
 ) -> Iterator[Operation]:
     process = config.process
-    if process is not None and process.oom_score_adj is not None:
+    asked = dict(_asked(config, linux))
+    if any(namespace.type == "user" for namespace in linux.namespaces):
+        if asked[_USER]:
+            yield AskParent(_USER)
+        yield BecomeRoot()
+    elif process is not None and process.oom_score_adj is not None:
         yield SetOomScoreAdj(process.oom_score_adj)
-    for kind in ("cgroup", "network", "ipc", "uts"):
+    for kind in ("cgroup", "network", "ipc", "uts", "time"):
         if kind in joined:
             yield JoinNamespace(kind, joined[kind])
+    if "time" in new:
+        yield NewTimeNamespace()
+        if asked[_CLOCKS]:
+            yield AskParent(_CLOCKS)
+        yield EnterTimeNamespace()
     if "cgroup" in new:
         yield NewCgroupNamespace()
     if config.hostname or config.domainname:

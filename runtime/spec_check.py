@@ -71,17 +71,11 @@ def _unsupported_process(process: spec.Process) -> list[str]:
 
 def _unsupported_linux(linux: spec.Linux) -> list[str]:
     names = {
-        "uidMappings": linux.uid_mappings,
-        "gidMappings": linux.gid_mappings,
-        "timeOffsets": linux.time_offsets,
         "seccomp": linux.seccomp,
         "intelRdt": linux.intel_rdt,
         "personality": linux.personality,
     }
     paths = [f"linux.{name}" for name, value in names.items() if value]
-    for index, namespace in enumerate(linux.namespaces):
-        if namespace.type in ("user", "time"):
-            paths.append(f"linux.namespaces[{index}] ({namespace.type})")
     return paths + (spec_resources_check.unsupported(linux.resources) if linux.resources else [])
 
 
@@ -186,7 +180,7 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
         if len(parts) < 2 or not all(parts) or not (ALPHANUMERIC | {"_", "-"}).issuperset("".join(parts)):
             yield f"linux.sysctl: {key!r} is not the name of a kernel parameter"
     yield from device_faults(linux)
-    yield from user_faults(linux)
+    yield from user_faults(config, linux)
     yield from time_faults(linux)
     if linux.resources:
         yield from spec_resources_check.faults(linux.resources)

@@ -51,8 +51,8 @@ def device_faults(linux: spec.Linux) -> Iterator[str]:
                 yield f"{place}.{name}: {value} is out of range (0 to {MAX_IDS - 1})"
 
 
-def user_faults(linux: spec.Linux) -> Iterator[str]:
-    """Mappings belong to a new user namespace, and it needs them; one that is joined has its own."""
+def user_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
+    """A new user namespace needs mappings, of root, which assembles it, and of the process's ids."""
     users = [namespace for namespace in linux.namespaces if namespace.type == "user"]
     yield from _pair_faults("linux", linux.uid_mappings, linux.gid_mappings)
     mapped = bool(linux.uid_mappings or linux.gid_mappings)
@@ -60,6 +60,18 @@ def user_faults(linux: spec.Linux) -> Iterator[str]:
         yield "linux.uidMappings: set without a 'user' namespace"
     if users and not users[0].path and not mapped:
         yield "linux.uidMappings: a new 'user' namespace needs mappings"
+    if not users or not linux.uid_mappings or not linux.gid_mappings:
+        return
+    user = config.process.user if config.process else None
+    asked = [("linux.uidMappings", linux.uid_mappings, 0), ("linux.gidMappings", linux.gid_mappings, 0)]
+    if user is not None:
+        asked.append(("process.user.uid", linux.uid_mappings, user.uid))
+        asked += [("process.user.gid", linux.gid_mappings, user.gid)]
+        groups = enumerate(user.additional_gids)
+        asked += [(f"process.user.additionalGids[{index}]", linux.gid_mappings, gid) for index, gid in groups]
+    for place, ranges, number in asked:
+        if not any(row.container_id <= number < row.container_id + row.size for row in ranges):
+            yield f"{place}: id {number} of the container is not mapped"
 
 
 def time_faults(linux: spec.Linux) -> Iterator[str]:

@@ -45,6 +45,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(NAMESPACE_FLAGS),
             "capabilities": list(CAPABILITIES),
+            "mountExtensions": {"idmap": {"enabled": True}},
             "cgroup": {"v1": False, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
         },
         "potentiallyUnsafeConfigAnnotations": [],

@@ -67,7 +67,6 @@ def test_names_that_are_not_plain_camel_case_are_written_as_the_specification_sp
         ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp"),
         ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt"),
         ("linux.personality", {"domain": "LINUX32"}, "linux.personality"),
-        ("linux.namespaces", [{"type": "mount"}, {"type": "time"}], "linux.namespaces[1] (time)"),
         ("linux.resources.network", {"classID": 1}, "linux.resources.network.classID"),
     ],
 )

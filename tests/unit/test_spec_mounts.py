@@ -38,6 +38,9 @@ USER = [*NAMESPACES, {"type": "user"}]
         {"mounts": [{**BIND, "uidMappings": ROOT, "gidMappings": ROOT}]},
         {"devices": [DEVICE, {"path": "/srv/pipe", "type": "p", "fileMode": 0o600}]},
         {"devices": [{**DEVICE, "fileMode": 0o020660, "uid": 1, "gid": 2}]},
+        {"namespaces": USER, "uidMappings": ROOT, "gidMappings": ROOT},
+        {"namespaces": [*NAMESPACES, {"type": "user", "path": "/proc/1/ns/user"}]},
+        {"namespaces": [*NAMESPACES, {"type": "time"}], "timeOffsets": {"boottime": {"secs": -5, "nanosecs": 1}}},
         {"mountLabel": "system_u:object_r:container_file_t:s0"},
     ],
 )
@@ -66,6 +69,10 @@ def test_what_is_executed(accepted: dict[str, Any]) -> None:
             "linux.uidMappings[0]: ends beyond id 4294967294",
         ),
         ({"namespaces": USER, "uidMappings": [{"containerID": 0, "hostID": 1, "size": 0}]}, "is not a range of ids"),
+        (
+            {"namespaces": USER, "uidMappings": [{"containerID": 1, "hostID": 9, "size": 2}], "gidMappings": ROOT},
+            "linux.uidMappings: id 0 of the container is not mapped",
+        ),
         ({"timeOffsets": {"boottime": {"secs": 1}}}, "linux.timeOffsets: set without a new 'time' namespace"),
         (
             {"namespaces": [*NAMESPACES, {"type": "time"}], "timeOffsets": {"realtime": {"secs": 1}}},
