@@ -41,6 +41,11 @@ def loads(data: bytes | str) -> Any:
         value, end = _scan(text, start)
     except StopIteration as error:
         raise ValueError(f"JSON is malformed (character {error.value})") from None
+    except SystemError:
+        # The scanner takes the type of its error from json.decoder, and does not load it (CPython, raise_errmsg).
+        import json
+
+        return json.loads(text)
     if text[end:].strip(_WHITE_SPACE):
         raise ValueError(f"trailing characters (character {end})")
     return value
