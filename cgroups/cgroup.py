@@ -7,7 +7,7 @@ import select
 import time
 
 from cgroups.files import NO_INTERNAL_PROCESS, mkdir, read, read_raw, refusal, rmdir, write
-from kernel.errors import BadInput, Conflict, HostError, NotFound
+from kernel.errors import BadInput, Conflict, HostError, NotFound, RawpodError
 from kernel.record import Record
 
 TYPE_CHECKING = False  # `typing` is not loaded at run time; type checkers take the name for true
@@ -221,6 +221,23 @@ class Cgroup(Record):
             return True
         finally:
             os.close(descriptor)
+
+
+def hand_down(top: str, cgroup: Cgroup, controllers: Iterable[str]) -> None:
+    """Enable controllers on the way from the directory `top` to the one above `cgroup`, as far as they are to be had.
+
+    Moves no process: what a cgroup on the way refuses is missed, by name, when a limit needs it.
+    """
+    way = [cgroup.parent]
+    while len(way[-1].path) > len(top):
+        way.append(way[-1].parent)
+    for step in reversed(way):
+        step.create(parents=False)
+        for controller in sorted(controllers):
+            try:
+                step.enable((controller,))
+            except RawpodError:
+                continue
 
 
 def prepare(top: str, cgroup: Cgroup, controllers: Iterable[str], spare: str = "system") -> Cgroup:

@@ -140,6 +140,8 @@ _REFUSALS: dict[tuple[str, int], tuple[type[RawpodError], str]] = {
     ("move", errnos.EINVAL): (Conflict, "a kernel thread, or the thread of a process elsewhere, cannot be moved"),
     ("move", errnos.ENOENT): (NotFound, "there is no such cgroup"),
     ("core", errnos.ENOENT): (NotFound, "there is no such cgroup, or the kernel is older than 6.1"),
+    ("core", errnos.EINVAL): (BadInput, "the kernel refuses the value"),
+    ("core", errnos.ERANGE): (BadInput, "the kernel refuses the value"),
     ("limit", errnos.ENOENT): (ControllerMissing, "the parent cgroup does not hand the controller on"),
     ("limit", errnos.ENODEV): (BadInput, "no such block device; io.max wants a whole disk, not a partition"),
     ("limit", errnos.EINVAL): (BadInput, "the kernel refuses the value"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cgroups.cgroup import Cgroup
 from cgroups.files import read_raw
 from kernel.errors import NotFound
@@ -88,7 +90,7 @@ def read(cgroup: Cgroup) -> Stats:
         pressure={
             resource: lines
             for resource in ("cpu", "memory", "io", "irq")
-            if (text := _text(cgroup, f"{resource}.pressure")) and (lines := parse_pressure(text))
+            if (found := text(cgroup, f"{resource}.pressure")) and (lines := parse_pressure(found))
         },
     )
 
@@ -116,47 +118,47 @@ def parse_io(text: str) -> dict[str, Io]:
 
 
 def _memory(cgroup: Cgroup) -> Memory | None:
-    current = _number(cgroup, "memory.current")
+    current = number(cgroup, "memory.current")
     if current is None:
         return None
-    detail = _figures(cgroup, "memory.stat")
-    limit = _number(cgroup, "memory.max")
+    detail = figures(cgroup, "memory.stat")
+    limit = number(cgroup, "memory.max")
     return Memory(
         current=current,
-        peak=_number(cgroup, "memory.peak"),
+        peak=number(cgroup, "memory.peak"),
         max=MAX if limit is None else limit,
-        swap=_number(cgroup, "memory.swap.current"),
+        swap=number(cgroup, "memory.swap.current"),
         anonymous=detail.get("anon", 0),
         file=detail.get("file", 0),
-        oom_kills=_figures(cgroup, "memory.events").get("oom_kill", 0),
+        oom_kills=figures(cgroup, "memory.events").get("oom_kill", 0),
     )
 
 
 def _cpu(cgroup: Cgroup) -> Cpu | None:
     # The core keeps cpu.stat's first lines for every cgroup; the controller adds those of throttling.
-    figures = _figures(cgroup, "cpu.stat")
-    if "usage_usec" not in figures:
+    found = figures(cgroup, "cpu.stat")
+    if "usage_usec" not in found:
         return None
     return Cpu(
-        usage_us=figures["usage_usec"],
-        user_us=figures["user_usec"],
-        system_us=figures["system_usec"],
-        periods=figures.get("nr_periods"),
-        throttled_periods=figures.get("nr_throttled"),
-        throttled_us=figures.get("throttled_usec"),
+        usage_us=found["usage_usec"],
+        user_us=found["user_usec"],
+        system_us=found["system_usec"],
+        periods=found.get("nr_periods"),
+        throttled_periods=found.get("nr_throttled"),
+        throttled_us=found.get("throttled_usec"),
     )
 
 
 def _pids(cgroup: Cgroup) -> Pids | None:
-    current, limit = _number(cgroup, "pids.current"), _number(cgroup, "pids.max")
+    current, limit = number(cgroup, "pids.current"), number(cgroup, "pids.max")
     if current is None or limit is None:
         return None
-    return Pids(current, limit, _figures(cgroup, "pids.events").get("max", 0))
+    return Pids(current, limit, figures(cgroup, "pids.events").get("max", 0))
 
 
 def _io(cgroup: Cgroup) -> dict[str, Io] | None:
-    text = _text(cgroup, "io.stat")
-    return None if text is None else parse_io(text)
+    found = text(cgroup, "io.stat")
+    return None if found is None else parse_io(found)
 
 
 def _plain(value: object) -> object:
@@ -167,7 +169,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _text(cgroup: Cgroup, name: str) -> str | None:
+def text(cgroup: Cgroup, name: str) -> str | None:
     """The file's text; None where the controller is off (ENOENT) or pressure is not tracked (EOPNOTSUPP)."""
     try:
         return read_raw(cgroup.file(name))
@@ -175,13 +177,39 @@ def _text(cgroup: Cgroup, name: str) -> str | None:
         return None
 
 
-def _number(cgroup: Cgroup, name: str) -> int | None:
-    text = _text(cgroup, name)
-    if text is None:
+def number(cgroup: Cgroup, name: str) -> int | None:
+    """A file with one number, MAX for "max"; None as `text` has it."""
+    found = text(cgroup, name)
+    if found is None:
         return None
-    return MAX if text.strip() == "max" else int(text)
+    return MAX if found.strip() == "max" else int(found)
 
 
-def _figures(cgroup: Cgroup, name: str) -> dict[str, int]:
-    text = _text(cgroup, name) or ""
-    return {key: int(value) for key, value in (line.split(" ", 1) for line in text.splitlines())}
+def figures(cgroup: Cgroup, name: str) -> dict[str, int]:
+    """A file of names and numbers, a line each; nothing where `text` has None."""
+    found = text(cgroup, name) or ""
+    return {key: int(value) for key, value in (line.split(" ", 1) for line in found.splitlines())}
+
+
+def numbers(text: str) -> list[int]:
+    """What a list like "0-2,7" holds (cpuset(7), "List format")."""
+    found: list[int] = []
+    for span in text.strip().split(",") if text.strip() else ():
+        first, _, last = span.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def hugetlb(cgroup: Cgroup) -> dict[str, tuple[int, int]]:
+    """By page size ("2MB"): bytes that are reserved, or in use on kernels without reservations, and how often more was
+    refused."""
+    names = os.listdir(cgroup.path)
+    found = {}
+    for name in sorted(names):
+        kind, _, rest = name.partition(".")
+        size, _, last = rest.partition(".")
+        if kind == "hugetlb" and last == "current":
+            prefix = f"hugetlb.{size}.rsvd" if f"hugetlb.{size}.rsvd.current" in names else f"hugetlb.{size}"
+            refused = figures(cgroup, f"{prefix}.events").get("max", 0)
+            found[size] = (number(cgroup, f"{prefix}.current") or 0, refused)
+    return found

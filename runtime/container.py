@@ -143,6 +143,10 @@ class Container:
                 # A process that joined from outside is no child of the container's first one.
                 self.cgroup.kill()
             self.cgroup.delete()
+        if self._state.scope:
+            from cgroups.systemd import stop_scope
+
+            stop_scope(self._state.scope)
         state.forget(self._directory)
 
     def save(self, status: Status) -> None:

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgroups.cgroup import Cgroup
     from cgroups.hierarchy import Hierarchy
+    from cgroups.systemd import Scope
     from kernel.operation import Undo
 
     Directory = str | os.PathLike[str]
@@ -38,6 +39,7 @@ def create(
     bundle: Directory,
     *,
     cgroup: Cgroup | None,
+    scope: Scope | None = None,
     hierarchy: Hierarchy,
     stdio: tuple[int, int, int],
     state_dir: Directory,
@@ -48,11 +50,12 @@ def create(
 ) -> Container:
     """Assemble the container up to the gate. What was begun is undone when a step fails.
 
-    Without a `cgroup` the process stays in the caller's. Raises NotSupported or BadInput for a description that cannot
-    be built, ContainerError with the step that failed, ControllerMissing for a limit that the host cannot set. With
-    `missing_controllers` "warn" such limits are left out and named in `warnings`. `parent_death_signal` ends the
-    payload when the calling process ends. A `detached` container waits at a gate in `state_dir`, where any process can
-    start it, others for their creator. The caller's descriptors 3 to 2 + `preserve_fds` go to the payload.
+    Without a `cgroup` the process stays in the caller's; with a `scope` systemd makes it. Raises NotSupported or
+    BadInput for a description that cannot be built, ContainerError with the step that failed, ControllerMissing for a
+    limit that the host cannot set. With `missing_controllers` "warn" such limits are left out and named in `warnings`.
+    `parent_death_signal` ends the payload when the calling process ends. A `detached` container waits at a gate in
+    `state_dir`, where any process can start it, others for their creator. The caller's descriptors 3 to
+    2 + `preserve_fds` go to the payload.
     """
     check_id(container_id)
     spec.check(config)
@@ -61,7 +64,7 @@ def create(
         raise ContainerError(f"container {container_id!r} has no process to run")
     limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
-    steps = plan.build(config, os.fspath(bundle), cgroup, limits, os.fspath(hierarchy.mount))
+    steps = plan.build(config, os.fspath(bundle), cgroup, limits, os.fspath(hierarchy.mount), scope)
     _claim(directory, container_id)
     host_bounding_set()
     ours, theirs = Channel.pair()
@@ -102,6 +105,7 @@ def create(
             annotations=config.annotations,
             process_start_time=process_start_time(child.pid),
             cgroup=cgroup.path if cgroup else "",
+            scope=scope.name if scope else "",
             rootfs=config.root.path if config.root else "",
             created=_now(),
         )
@@ -110,9 +114,9 @@ def create(
         container.console_fd = _follow(record.id, ours, steps, done)
         if detached:
             ours.close()
+        container.save(Status.CREATED)
         while assembly.fds:
             os.close(assembly.fds.popitem()[1])
-        container.save(Status.CREATED)
     return container
 
 

@@ -91,11 +91,12 @@ def _device_number(number: int | None) -> int | None:
     return None if number == -1 else number
 
 
-def update_cgroup(cgroup: Cgroup, resources: Resources) -> None:
+def update_cgroup(cgroup: Cgroup, resources: Resources, scope: str = "") -> None:
     """Change the limits of a container that runs to `resources`; what they leave out stays as it is.
 
     A limit of memory and swap together without one of memory counts from the memory limit that holds. Raises BadInput
-    or NotSupported for what `spec.check` would refuse, Conflict where checkBeforeUpdate forbids it.
+    or NotSupported for what `spec.check` would refuse, Conflict where checkBeforeUpdate forbids it. `scope` is the unit
+    that has the cgroup, if systemd made it.
     """
     from cgroups.update import current_limit, update
     from runtime import spec_resources_check
@@ -105,7 +106,14 @@ def update_cgroup(cgroup: Cgroup, resources: Resources) -> None:
         raise BadInput("; ".join(malformed), remedy="see the OCI runtime specification, config-linux.md")
     if missing := spec_resources_check.unsupported(resources):
         raise NotSupported(", ".join(missing), remedy="cgroup v2 has nothing like it")
-    update(cgroup, limits_of(resources, held))
+    limits = limits_of(resources, held)
+    update(cgroup, limits)
+    if scope:
+        from cgroups.systemd import set_scope
+
+        # It writes them as well, rounded and in its own order; what is exact comes after.
+        set_scope(scope, limits)
+        update(cgroup, limits)
 
 
 def _block_io(block_io: BlockIO | None) -> dict[str, object]:

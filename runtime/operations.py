@@ -6,6 +6,7 @@ import os
 
 from cgroups.devices import restrict
 from kernel import process
+from kernel.errors import Conflict
 from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cgroups.cgroup import Cgroup
     from cgroups.controllers import Limits
     from cgroups.device_rules import Rule
+    from cgroups.systemd import Scope
     from kernel.operation import Assembly
 
 NAMESPACE_FLAGS = {
@@ -28,6 +30,14 @@ NAMESPACE_FLAGS = {
 }
 
 
+def end(cgroup: Cgroup) -> None:
+    """Kill what is in a cgroup, and remove it."""
+    if cgroup.exists():
+        cgroup.kill()
+        cgroup.wait_empty(5)
+        cgroup.delete()
+
+
 class CreateCgroup(Operation):
     """The container's cgroup with its limits."""
 
@@ -39,18 +49,51 @@ class CreateCgroup(Operation):
         return f"create cgroup {self.cgroup.path} {written}".rstrip()
 
     def execute(self, assembly: Assembly) -> None:
+        if self.cgroup.exists() and (self.cgroup.populated() or self.cgroup.frozen()):
+            what = "is frozen" if self.cgroup.frozen() else "has processes"
+            raise Conflict(f'cgroup "{self.cgroup}" {what}', remedy="give each container a cgroup of its own")
         self.cgroup.create()
-        self.limits.apply(self.cgroup)
         assembly.fds["cgroup"] = self.cgroup.open()
+        self.limits.apply(self.cgroup)
 
     def undo(self, assembly: Assembly) -> None:
         fd = assembly.fds.pop("cgroup", -1)
-        if fd >= 0:
-            os.close(fd)
-        if self.cgroup.exists():
-            self.cgroup.kill()
-            self.cgroup.wait_empty(5)
-            self.cgroup.delete()
+        if fd < 0:
+            return  # it is somebody else's
+        os.close(fd)
+        end(self.cgroup)
+
+
+class StartScope(Operation):
+    """The container's cgroup as a scope of systemd around its first process, with its limits."""
+
+    scope: Scope
+    cgroup: Cgroup
+    limits: Limits
+    mount: str
+
+    def describe(self) -> str:
+        written = " ".join(f"{name}={value!r}" for name, value in self.limits.files())
+        return f"have systemd start {self.scope.name} in {self.scope.slice} {written}".rstrip()
+
+    def execute(self, assembly: Assembly) -> None:
+        from cgroups.cgroup import hand_down
+        from cgroups.systemd import start_scope
+
+        start_scope(self.scope, assembly.pid, self.limits)
+        assembly.fds["scope"] = self.cgroup.open()
+        hand_down(self.mount, self.cgroup, self.limits.needs())
+        self.limits.apply(self.cgroup)
+
+    def undo(self, assembly: Assembly) -> None:
+        from cgroups.systemd import stop_scope
+
+        fd = assembly.fds.pop("scope", -1)
+        if fd < 0:
+            return  # it is somebody else's, or there is none
+        os.close(fd)
+        stop_scope(self.scope.name)
+        end(self.cgroup)
 
 
 class RestrictDevices(Operation):

@@ -21,6 +21,7 @@ from runtime.operations import (
     SetHostname,
     SetOomScoreAdj,
     SetSysctl,
+    StartScope,
 )
 from runtime.ownership import OwnCgroup, host_uid, wants_cgroup
 from runtime.plan_mounts import filesystem, id_maps, propagation
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from cgroups.cgroup import Cgroup
     from cgroups.controllers import Limits
+    from cgroups.systemd import Scope
     from kernel.operation import Operation
 
 
@@ -77,10 +79,18 @@ class Plan(Record):
                     yield f"  {step.describe()}"
 
 
-def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limits, hierarchy: str = "") -> Plan:
+def build(
+    config: spec.Config,
+    bundle: str,
+    cgroup: Cgroup | None,
+    limits: Limits,
+    hierarchy: str = "",
+    scope: Scope | None = None,
+) -> Plan:
     """The plan for `config`, which `spec.check` has accepted.
 
-    `limits` are those the host can set, `hierarchy` is where it has cgroup v2 mounted.
+    `limits` are those the host can set, `hierarchy` is where it has cgroup v2 mounted. With a `scope` systemd makes the
+    cgroup, around the new process, which asks for it before all else.
     """
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
@@ -96,19 +106,24 @@ def build(config: spec.Config, bundle: str, cgroup: Cgroup | None, limits: Limit
         first = tuple(sorted(joined.items(), key=lambda item: item[0] == "user"))
         joined = {}
     before, inside = filesystem(config, linux, bundle, cgroup=cgroup.path if cgroup else "", hierarchy=hierarchy)
+    placed = list(_cgroup(cgroup, limits, config, hierarchy, scope)) if cgroup else []
+    asked = [("scope", placed if scope else []), *_asked(config, linux)]
+    child = tuple(_child(config, linux, inside, new, joined))
     return Plan(
-        parent=(*(_cgroup(cgroup, limits, config) if cgroup else ()), *before),
+        parent=(*(placed if scope is None else ()), *before),
         clone_flags=clone_flags,
         pid_namespace=joined.get("pid"),
-        child=tuple(_child(config, linux, inside, new, joined)),
-        asked={name: tuple(operations) for name, operations in _asked(config, linux) if operations},
+        child=(AskParent("scope"), *child) if scope else child,
+        asked={name: tuple(operations) for name, operations in asked if operations},
         joined_first=first,
     )
 
 
-def _cgroup(cgroup: Cgroup, limits: Limits, config: spec.Config) -> Iterator[Operation]:
+def _cgroup(
+    cgroup: Cgroup, limits: Limits, config: spec.Config, hierarchy: str, scope: Scope | None
+) -> Iterator[Operation]:
     linux = config.linux or spec.Linux()
-    yield CreateCgroup(cgroup, limits)
+    yield StartScope(scope, cgroup, limits, hierarchy) if scope else CreateCgroup(cgroup, limits)
     owner = host_uid(config)
     if owner is not None and wants_cgroup(config):
         yield OwnCgroup(cgroup, owner)

@@ -61,8 +61,8 @@ class State(SpecStruct):
     """A container's state (runtime.md, section State).
 
     The last ones are rawpod's own. `process_start_time`, in clock ticks after boot (proc_pid_stat(5), field 22), tells
-    the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own;
-    `rootfs` is root.path, `created` the time in RFC 3339.
+    the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own,
+    and `scope` the unit if systemd made it; `rootfs` is root.path, `created` the time in RFC 3339.
     """
 
     oci_version: str
@@ -73,6 +73,7 @@ class State(SpecStruct):
     annotations: dict[str, str] = {}
     process_start_time: int = 0
     cgroup: str = ""
+    scope: str = ""
     rootfs: str = ""
     created: str = ""
 

@@ -16,6 +16,7 @@ from runtime.oci.options import Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cgroups.cgroup import Cgroup
     from runtime.container import Container
     from runtime.oci.main import Invocation
 
@@ -67,13 +68,18 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
         on_failure.call(forget, directory)
         with open(os.path.join(directory, bundle.CONFIG), "wb") as file:
             file.write(data)
-        cgroup = placement.cgroup_of(config, container_id, invocation.cgroup_manager, found)
+        scope = placement.scope_of(config, container_id, invocation.cgroup_manager)
+        if scope is not None:
+            cgroup: Cgroup | None = scope.cgroup(found)
+        else:
+            cgroup = placement.cgroup_of(config, container_id, invocation.cgroup_manager, found)
         on_failure.call(placement.forget_parent, cgroup)
         container = create(
             container_id,
             config,
             where,
             cgroup=cgroup,
+            scope=scope,
             hierarchy=found,
             stdio=(0, 1, 2),
             state_dir=directory,

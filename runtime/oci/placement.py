@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from cgroups.cgroup import Cgroup
-from kernel.errors import BadInput, RawpodError
+from cgroups.cgroup import Cgroup, hand_down
+from kernel.errors import BadInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgroups.hierarchy import Hierarchy
+    from cgroups.systemd import Scope
     from runtime import spec
 
 PARENT = "rawpod-oci"
@@ -35,23 +36,17 @@ def cgroup_of(config: spec.Config, container_id: str, manager: str, hierarchy: H
     else:
         top, directory = hierarchy.root, os.path.join(hierarchy.root, PARENT, container_id)
     cgroup = Cgroup(os.path.normpath(directory))
-    _hand_down(top, cgroup, hierarchy.controllers)
+    hand_down(top, cgroup, hierarchy.controllers)
     return cgroup
 
 
-def _hand_down(top: str, cgroup: Cgroup, controllers: frozenset[str]) -> None:
-    """Enable what is there on the way to `cgroup`. What a cgroup on the way refuses is missed when a limit needs it."""
-    way = os.path.relpath(os.path.dirname(cgroup.path), top).split("/")
-    step = Cgroup(top)
-    for name in [""] + [part for part in way if part != "."]:
-        step = step.child(name) if name else step
-        if not step.exists():
-            step.create()
-        for controller in sorted(controllers):
-            try:
-                step.enable((controller,))
-            except RawpodError:
-                continue
+def scope_of(config: spec.Config, container_id: str, manager: str) -> Scope | None:
+    """The scope that systemd is to make, if it is the manager."""
+    if manager != "systemd":
+        return None
+    from cgroups import systemd
+
+    return systemd.scope_of(config.linux.cgroups_path if config.linux else "", container_id, config.annotations)
 
 
 def forget_parent(cgroup: Cgroup | None) -> None:

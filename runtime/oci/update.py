@@ -52,7 +52,7 @@ def run(invocation: Invocation) -> int:
         raise Conflict(f"container {container_id!r} is {record.status}, not running")
     if not record.cgroup:
         raise Conflict(f"container {container_id!r} has no cgroup of its own")
-    update_cgroup(Cgroup(record.cgroup), resources)
+    update_cgroup(Cgroup(record.cgroup), resources, record.scope)
     return 0
 
 

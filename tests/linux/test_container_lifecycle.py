@@ -1,6 +1,7 @@
 import os
 import select
 import signal
+import subprocess
 
 import pytest
 
@@ -162,3 +163,25 @@ def test_an_id_that_is_no_name_is_refused(box, name):
     # CVE-2014-9358: ids become names of files and cgroups.
     with pytest.raises(BadInput, match="container id"):
         box.create(box.config("sh"), container_id=name)
+
+
+def test_a_cgroup_with_processes_of_another_is_refused_and_they_live_on(box):
+    # Fails (the stranger is killed by the undo) when CreateCgroup takes what is there.
+    stranger = subprocess.Popen(["sleep", "1000"])
+    try:
+        box.cgroup.child("box").create().add(stranger.pid)
+        with pytest.raises(Conflict, match="has processes"):
+            box.create(box.config("busybox", "true"))
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+    box.cgroup.child("box").delete()
+
+
+def test_a_limit_that_fails_leaves_no_cgroup(box):
+    config = box.config("busybox", "true")
+    config.linux.resources = spec.Resources(unified={"cgroup.max.depth": "-7"})
+    with pytest.raises(BadInput, match=r"cgroup\.max\.depth"):
+        box.create(config)
+    assert not box.cgroup.child("box").exists()
