@@ -6,17 +6,9 @@ import ctypes
 from ctypes import POINTER, c_int, c_ulong
 
 from kernel.errors import SystemCallError
+from kernel.names import CAPABILITIES
 from kernel.record import Record
 from kernel.syscalls import SystemCall
-
-_NAMES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
-    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
-    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-)
-CAPABILITIES: dict[str, int] = {f"CAP_{name}": number for number, name in enumerate(_NAMES.split())}
-"""Number of each capability, capabilities(7)."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4

@@ -1,6 +1,7 @@
 import pytest
 
-from kernel.scheduling import bit_words, parse_list
+from kernel.names import parse_list
+from kernel.scheduling import bit_words
 
 
 @pytest.mark.parametrize(
