@@ -24,7 +24,7 @@ from kernel.paths import open_in_root
 from rootfs.binds import clone
 from rootfs.filesystems import propagate
 from rootfs.overlay import attach_root
-from rootfs.place import is_directory
+from rootfs.place import attach, is_directory
 
 _NAMES = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared", MS_UNBINDABLE: "unbindable"}
 
@@ -48,12 +48,14 @@ class MakePropagation(Operation):
 class BindRoot(Operation):
     """Directory `path` of the host, with what is mounted below it, as the root.
 
-    MS_SLAVE as `propagation` lets the host's later mounts in it arrive. With `pinned`, PinSource has cloned it.
+    MS_SLAVE as `propagation` lets the host's later mounts in it arrive. With `pinned`, PinSource has cloned it. With
+    `in_place` it lies on that same directory until pivot_root, where hooks look for the container's mounts.
     """
 
     path: str
     propagation: int = MS_PRIVATE | MS_REC
     pinned: str = ""
+    in_place: bool = False
 
     def describe(self) -> str:
         return f"bind {self.path} -> new root"
@@ -64,7 +66,14 @@ class BindRoot(Operation):
             os.close(root)
             raise ContainerError(f"the root {self.path!r} is not a directory")
         propagate(root, self.propagation)
-        attach_root(root)
+        if self.in_place:
+            target = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                attach(root, target)
+            finally:
+                os.close(target)
+        else:
+            attach_root(root)
         assembly.root = root
 
 

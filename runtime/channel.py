@@ -3,7 +3,7 @@
 From the child: `event`s of its system calls where somebody listens, `ask` for what only the parent can do, `console`
 with the terminal's descriptor, `created` when the container is assembled, `failed` with the error. From the parent:
 `done` after `ask`, and `start`. After `start` the end of the stream, the socket being close-on-exec, is the news that
-execve succeeded.
+execve succeeded. The relay between the two (kernel/relay.py) writes the bare errno if it did not.
 
 A container that is started by another process than its creator waits at a `Gate` instead: a socket in its state
 directory, where the starting process connects and says the same `start` on a channel of its own.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # One message is one packet; an event that does not fit (a path is at most 4 KiB) is cut to its name.
 MAX_PACKET = 64 * 1024
+_ERRNO_PACKET = 8  # no message in JSON is that short
 
 _ERRORS: dict[str, type[RawpodError]] = {
     kind.__name__: kind
@@ -47,6 +48,7 @@ class Channel:
 
     def __init__(self, end: _socket.socket) -> None:
         self._socket = end
+        self._program = ""
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -88,10 +90,22 @@ class Channel:
                     fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
             if not packet:
                 return None, fds
+            if len(packet) == _ERRNO_PACKET:
+                return self._refused(packet), fds
             message = jsontext.loads(packet)
-            if message["kind"] != "event":
+            if message["kind"] == "program":
+                self._program = message["path"]
+            elif message["kind"] == "event":
+                events.deliver(events.Event(*message["event"]))
+            else:
                 return message, fds
-            events.deliver(events.Event(*message["event"]))
+
+    def _refused(self, packet: bytes) -> dict[str, Any]:
+        """What the relay wrote in place of a `failed` message, which no interpreter was left to write."""
+        from kernel.relay import errno_in
+        from runtime.program import refusal
+
+        return _failed(refusal(self._program, errno_in(packet)), "execute")
 
     def ask(self, what: str) -> None:
         """In the child: have the parent do `what`, and wait until it is done. Raises ContainerError if it is gone."""
@@ -102,9 +116,11 @@ class Channel:
 
     def send_error(self, error: BaseException, doing: str) -> None:
         """Tell the parent what failed while doing what."""
-        remedy = error.remedy if isinstance(error, RawpodError) else None
-        message = error.message if isinstance(error, RawpodError) else _plain(error)
-        self.send("failed", type=type(error).__name__, message=f"{doing}: {message}", remedy=remedy)
+        self.send(**_failed(error, doing))
+
+    def tell_program(self, path: str) -> None:
+        """In the child: say what is about to be executed, for the message should the relay fail."""
+        self.send("program", path=path)
 
     def forward_events(self) -> None:
         """In the child: send every event to the parent, whose instruments are the ones that matter."""
@@ -151,6 +167,12 @@ class Gate:
             call(f"/proc/self/fd/{fd}/{cls.FILE}")
         finally:
             os.close(fd)
+
+
+def _failed(error: BaseException, doing: str) -> dict[str, Any]:
+    remedy = error.remedy if isinstance(error, RawpodError) else None
+    message = error.message if isinstance(error, RawpodError) else _plain(error)
+    return {"kind": "failed", "type": type(error).__name__, "message": f"{doing}: {message}", "remedy": remedy}
 
 
 def error_from(message: dict[str, Any]) -> RawpodError:

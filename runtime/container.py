@@ -30,7 +30,8 @@ class Container:
     """A container, made by this process (runtime.create) or by another one (`load`).
 
     `pidfd` becomes readable when the process ends. `console_fd` is the terminal's master where one was asked for.
-    `started` is CLOCK_MONOTONIC in seconds just after execve succeeded, `warnings` names the limits left out.
+    `started` is CLOCK_MONOTONIC in seconds just after execve succeeded. `warnings` names what was left
+    out, as limits and capabilities that cannot be had, and hooks that failed.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Container:
             raise error_from(message)
         self.started = monotonic()
         self.save(Status.RUNNING)
+        self._run_hooks("poststart", Status.RUNNING, self.pid)
 
     def signal(self, signum: int) -> bool:
         """Signal the first process; False when it has ended already."""
@@ -148,6 +150,20 @@ class Container:
 
             stop_scope(self._state.scope)
         state.forget(self._directory)
+        self._run_hooks("poststop", Status.STOPPED, 0)
+
+    def _run_hooks(self, kind: str, status: Status, pid: int) -> None:
+        """Hooks whose failure is a warning (runtime.md, "Lifecycle")."""
+        record = self._state
+        if kind not in record.hooks:
+            return
+        from runtime import hooks
+        from runtime.spec import Hooks
+        from runtime.spec_codec import struct
+
+        asked = getattr(struct(Hooks, record.hooks), kind)
+        subject = hooks.Subject(record.oci_version, record.id, record.bundle, record.annotations)
+        self.warnings += hooks.run_and_warn(kind, asked, subject.state(status, pid), record.bundle)
 
     def save(self, status: Status) -> None:
         """Record a change of status."""

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import time
 
-from kernel import operation
+from kernel import operation, relay
 from kernel.cleanup import OnFailure
 from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
 from kernel.operation import Assembly
 from kernel.pidfd import pidfd_send_signal, process_start_time, wait_pidfd
-from runtime import plan, spec, state
+from runtime import capabilities, host_checks, plan, plan_process, spec, spec_codec, state
+from runtime.attributes import session_keyring
 from runtime.channel import Channel, Gate, error_from
 from runtime.cloning import clone
 from runtime.container import Container
 from runtime.ids import check_id
-from runtime.init import assemble_and_become, host_bounding_set
+from runtime.init import Extras, assemble_and_become, host_bounding_set
 from runtime.limits import settable_limits
 from runtime.ownership import own_pipes
 from runtime.state import State, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cgroups.cgroup import Cgroup
     from cgroups.hierarchy import Hierarchy
     from cgroups.systemd import Scope
@@ -46,6 +49,7 @@ def create(
     missing_controllers: str = "refuse",
     parent_death_signal: int = 0,
     detached: bool = False,
+    new_keyring: bool = True,
     preserve_fds: int = 0,
 ) -> Container:
     """Assemble the container up to the gate. What was begun is undone when a step fails.
@@ -54,21 +58,32 @@ def create(
     BadInput for a description that cannot be built, ContainerError with the step that failed, ControllerMissing for a
     limit that the host cannot set. With `missing_controllers` "warn" such limits are left out and named in `warnings`.
     `parent_death_signal` ends the payload when the calling process ends. A `detached` container waits at a gate in
-    `state_dir`, where any process can start it, others for their creator. The caller's descriptors 3 to
-    2 + `preserve_fds` go to the payload.
+    `state_dir`, where any process can start it, others for their creator. Without `new_keyring` the payload has the
+    caller's session keyring. The caller's descriptors 3 to 2 + `preserve_fds` go to the payload.
     """
     check_id(container_id)
     spec.check(config)
+    host_checks.check(config)
     process = config.process
     if process is None or not process.args:
         raise ContainerError(f"container {container_id!r} has no process to run")
     limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
-    steps = plan.build(config, os.fspath(bundle), cgroup, limits, os.fspath(hierarchy.mount), scope)
+    steps = plan.build(
+        config,
+        os.fspath(bundle),
+        cgroup,
+        limits,
+        os.fspath(hierarchy.mount),
+        scope,
+        container_id=container_id,
+        keyring=session_keyring(container_id) if new_keyring else "",
+    )
     _claim(directory, container_id)
-    host_bounding_set()
+    extras, not_granted = _extras(config, container_id, os.fspath(bundle), preserve_fds, parent_death_signal)
     ours, theirs = Channel.pair()
     with OnFailure() as on_failure:
+        on_failure.call(os.close, extras.relay)
         on_failure.call(ours.close)
         on_failure.call(theirs.close)
         on_failure.call(state.forget, directory)
@@ -88,8 +103,7 @@ def create(
                 theirs,
                 fds=assembly.fds,
                 gate=gate,
-                parent_death_signal=parent_death_signal,
-                preserve_fds=preserve_fds,
+                extras=extras,
             )
         theirs.close()
         if gate is not None:
@@ -108,16 +122,47 @@ def create(
             scope=scope.name if scope else "",
             rootfs=config.root.path if config.root else "",
             created=_now(),
+            hooks=_later_hooks(config.hooks),
         )
         container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
-        container.warnings = warnings
+        container.warnings = warnings + not_granted
         container.console_fd = _follow(record.id, ours, steps, done)
         if detached:
             ours.close()
         container.save(Status.CREATED)
         while assembly.fds:
             os.close(assembly.fds.popitem()[1])
+    os.close(extras.relay)
     return container
+
+
+def _extras(
+    config: spec.Config, container_id: str, bundle: str, preserve_fds: int, parent_death_signal: int
+) -> tuple[Extras, list[str]]:
+    """What becoming the payload takes, and a warning for each capability that it will not have."""
+    assert config.process is not None
+    linux = config.linux or spec.Linux()
+    new_user = any(namespace.type == "user" for namespace in linux.namespaces)
+    available = capabilities.ALL if new_user else host_bounding_set()
+    _, warnings = capabilities.grant(config.process.capabilities, available)
+    extras = Extras(
+        relay=relay.make(),
+        capabilities=available,
+        preserve_fds=preserve_fds,
+        parent_death_signal=parent_death_signal,
+        linux=linux,
+        hooks=tuple(config.hooks.start_container) if config.hooks else (),
+        subject=plan_process.subject_of(config, container_id, bundle),
+    )
+    return extras, warnings
+
+
+def _later_hooks(hooks: spec.Hooks | None) -> dict[str, Any]:
+    """Those that start and delete will need: the state keeps them, and config.json may change meanwhile."""
+    if hooks is None:
+        return {}
+    kept: dict[str, Any] = spec_codec.plain(spec.Hooks(poststart=hooks.poststart, poststop=hooks.poststop))
+    return kept
 
 
 def _follow(container_id: str, channel: Channel, steps: plan.Plan, done: Undo) -> int | None:

@@ -15,9 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from cgroups.hierarchy import V2_CONTROLLERS, Hierarchy, find
-from kernel.credentials import CAPABILITIES, bounding_set, capget, names
+from kernel.credentials import bounding_set, capget, names
 from kernel.errors import RawpodError
 from kernel.mounts import TMPFS_MAGIC, statfs_type
+from kernel.names import CAPABILITIES
 from runtime import trials
 from runtime.inventory import chains
 from runtime.settings import Settings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from kernel import credentials
+from kernel import credentials, relay
+from kernel.names import parse_list
 from kernel.operation import Assembly
 from kernel.pidfd import wait_pidfd
 from kernel.process import (
@@ -20,17 +21,23 @@ from kernel.process import (
     clone3,
     setns,
 )
+from kernel.scheduling import sched_setaffinity
 from rootfs.devices import open_terminal
-from runtime import spec, state
+from runtime import labels, spec, state
+from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process, session_keyring
+from runtime.capabilities import ALL
 from runtime.channel import Channel, error_from
-from runtime.init import Stage, become, own_session, take_terminal
+from runtime.init import Extras, Stage, become, host_bounding_set, own_session, take_terminal
+from runtime.spec_check import check_process
 from runtime.user_namespace import BecomeRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import NoReturn
 
     from cgroups.cgroup import Cgroup
+    from kernel.operation import Operation
 
 _ALWAYS_JOINED = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 
@@ -41,27 +48,35 @@ def exec_in(
     process: spec.Process,
     stdio: tuple[int, int, int],
     *,
+    linux: spec.Linux | None = None,
+    new_keyring: bool = True,
     preserve_fds: int = 0,
 ) -> tuple[Child, int | None]:
     """Run `process` in the container that `record` tells of; the child and, for a terminal, its master's descriptor.
 
     The caller becomes the parent. From here on its own new children would be born in the container's pid namespace:
     it is for a process that does nothing else. Raises NotFound when the container has ended, CommandNotFound,
-    CommandNotExecutable and ContainerError as `Container.start` does.
+    CommandNotExecutable and ContainerError as `Container.start` does. `linux` is the container's own, of which the
+    process has personality and memory policy too; `preserve_fds` and `new_keyring` are as for create.
     """
+    check_process(process)
+    labels.check(process)
     target = state.open_process(record)
     joined = _ALWAYS_JOINED | _foreign(record.pid)
     cgroup_fd = cgroup.open() if cgroup else -1
     # While the child has the host's memory and descriptors and is visible inside, nobody there may look into it
     # (CVE-2016-9962); execve makes it dumpable again.
     credentials.set_dumpable(False)
+    available = ALL if joined & CLONE_NEWUSER else host_bounding_set()
+    extras = Extras(relay.make(), available, preserve_fds, linux=linux)
     ours, theirs = Channel.pair()
     try:
         setns(target, CLONE_NEWPID)
-        child = clone3(0, cgroup_fd=cgroup_fd)
+        child = _clone(process.exec_cpu_affinity, cgroup_fd)
         if child.pid == 0:
             ours.close()
-            _join_and_become(target, joined, process, stdio, theirs, preserve_fds)
+            keyring = session_keyring(record.id) if new_keyring else ""
+            _join_and_become(target, joined, process, stdio, theirs, extras, keyring)
         theirs.close()
         try:
             return child, _started(ours)
@@ -72,6 +87,7 @@ def exec_in(
             raise
     finally:
         ours.close()
+        os.close(extras.relay)
         if cgroup_fd >= 0:
             os.close(cgroup_fd)
         os.close(target)
@@ -86,22 +102,54 @@ def _foreign(pid: int) -> int:
     return flags
 
 
+def _clone(affinity: spec.ExecCPUAffinity | None, cgroup_fd: int) -> Child:
+    """The child, which begins on the processors of `affinity.initial`: before it is in the cgroup, its parent's are."""
+    if affinity is None or not affinity.initial:
+        return clone3(0, cgroup_fd=cgroup_fd)
+    before = os.sched_getaffinity(0)
+    sched_setaffinity(0, parse_list(affinity.initial))
+    child = Child(0, -1)
+    try:
+        child = clone3(0, cgroup_fd=cgroup_fd)
+    finally:
+        if child.pid:
+            sched_setaffinity(0, before)
+    return child
+
+
+def _before_joining(process: spec.Process) -> Iterator[Operation]:
+    """What asks for the privileges and the files of the host."""
+    final = process.exec_cpu_affinity.final if process.exec_cpu_affinity else ""
+    yield SetAffinity(parse_list(final)) if final else ResetAffinity()
+    yield from from_process(process)
+    if process.apparmor_profile or process.selinux_label:
+        yield labels.PinAttributes()
+
+
 def _join_and_become(
     target: int,
     joined: int,
     process: spec.Process,
     stdio: tuple[int, int, int],
     channel: Channel,
-    preserve_fds: int,
+    extras: Extras,
+    keyring: str,
 ) -> NoReturn:
     stage = Stage()
     try:
         channel.forward_events()
         own_session(stdio)
+        assembly = Assembly()
+        for operation in _before_joining(process):
+            stage.doing = operation.describe()
+            operation.execute(assembly)
         stage.doing = "join the container's namespaces"
         setns(target, joined)
         if joined & CLONE_NEWUSER:
-            BecomeRoot().execute(Assembly())
+            BecomeRoot().execute(assembly)
+        if keyring:
+            # By its name it is the one that the container's first process has.
+            JoinSessionKeyring(keyring).execute(assembly)
         if process.terminal:
             stage.doing = "open a terminal"
             size = process.console_size or spec.ConsoleSize(0, 0)
@@ -109,7 +157,7 @@ def _join_and_become(
             master, terminal = open_terminal(root, size.width, size.height)
             channel.send("console", fds=(master,))
             take_terminal(terminal, process.user.uid)
-        become(process, stage, preserve_fds=preserve_fds)
+        become(process, stage, channel, extras, assembly.fds.get("attr", -1))
     except BaseException as error:
         channel.send_error(error, stage.doing)
         os._exit(getattr(error, "exit_code", 125))

@@ -11,15 +11,18 @@ import _signal
 import errno
 import fcntl
 import os
-import resource
-import stat
 import termios
 
-from kernel import credentials, events
+from kernel import credentials, names, rlimits
 from kernel.credentials import CapabilitySets
-from kernel.errors import CommandNotExecutable, CommandNotFound, ContainerError
+from kernel.errors import ContainerError
 from kernel.operation import Assembly
 from kernel.process import CLOSE_RANGE_CLOEXEC, close_range
+from kernel.record import Record
+from kernel.scheduling import personality, set_mempolicy
+from runtime import labels, program
+from runtime.capabilities import grant
+from runtime.home import home_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +32,23 @@ if TYPE_CHECKING:
     from kernel.operation import Operation
     from runtime import spec
     from runtime.channel import Channel, Gate
+    from runtime.hooks import Subject
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+class Extras(Record):
+    """What becoming the payload takes beside the process's description; all of it is made ready before clone3.
+
+    `relay` is a descriptor of what payloads are executed through. `capabilities` are those that can be granted.
+    Descriptors from 3 on, `preserve_fds` of them, are passed on. `hooks` are run last before the payload is executed.
+    """
+
+    relay: int
+    capabilities: int
+    preserve_fds: int = 0
+    parent_death_signal: int = 0
+    linux: spec.Linux | None = None
+    hooks: tuple[spec.Hook, ...] = ()
+    subject: Subject | None = None
 
 
 class Stage:
@@ -47,8 +65,7 @@ def assemble_and_become(
     *,
     fds: dict[str, int],
     gate: Gate | None,
-    parent_death_signal: int,
-    preserve_fds: int,
+    extras: Extras,
 ) -> NoReturn:
     """The child's whole life before the payload. Never returns; ends the process with 125 to 127 on failure.
 
@@ -76,7 +93,7 @@ def assemble_and_become(
         message, _ = channel.receive()
         if message is None or message["kind"] != "start":
             os._exit(125)
-        become(process, stage, parent_death_signal=parent_death_signal, preserve_fds=preserve_fds)
+        become(process, stage, channel, extras, assembly.fds.get("attr", -1))
     except BaseException as error:
         _fail(channel, error, stage.doing)
 
@@ -110,56 +127,91 @@ def take_terminal(terminal: int, uid: int) -> None:
         os.dup2(terminal, target)
 
 
-def become(process: spec.Process, stage: Stage, *, parent_death_signal: int = 0, preserve_fds: int = 0) -> NoReturn:
-    """Take on the process's identity and execute it. Descriptors 3 to 2 + `preserve_fds` stay open."""
+def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras, attributes: int = -1) -> NoReturn:
+    """Take on the process's attributes and identity and execute it. `attributes` is what PinAttributes opened.
+
+    What needs privileges comes before the identity; what would hinder the rest, limits first of all, comes last.
+    """
+    stage.doing = "take on the attributes"
+    environment = complete_environment(process)
+    relay = program.relay_path(extras.relay)
+    set_attributes(process, extras.linux, attributes)
+    stage.doing = f"change into {process.cwd!r}"
+    entered = enter_directory(process.cwd)
+    stage.doing = "take on the identity"
+    set_identity(process, extras.capabilities)
+    if extras.parent_death_signal:
+        # After the change of user, which clears it (prctl(2)).
+        credentials.set_parent_death_signal(extras.parent_death_signal)
+    if not entered:
+        stage.doing = f"change into {process.cwd!r}"
+        change_directory(process.cwd)
+    stage.doing = "execute"
+    found = program.find(process.args[0], environment.get("PATH", program.DEFAULT_PATH))
+    channel.tell_program(found)
+    # The channel among them: its end is the parent's news of success.
+    close_range(3 + extras.preserve_fds, flags=CLOSE_RANGE_CLOEXEC)
     stage.doing = "set resource limits"
     set_rlimits(process.rlimits)
-    stage.doing = "take on the identity"
-    set_identity(process)
-    if parent_death_signal:
-        # After the change of user, which clears it (prctl(2)).
-        credentials.set_parent_death_signal(parent_death_signal)
-    stage.doing = f"change into {process.cwd!r}"
-    change_directory(process.cwd)
     if process.no_new_privileges:
         credentials.set_no_new_privs()
-    # The channel among them: its end is the parent's news of success.
-    close_range(3 + preserve_fds, flags=CLOSE_RANGE_CLOEXEC)
-    stage.doing = f"execute {process.args[0]!r}"
-    execute(process.args, process.env)
+    if extras.hooks and extras.subject is not None:
+        stage.doing = "run hooks"
+        run_start_hooks(extras.hooks, extras.subject)
+    stage.doing = "execute"
+    program.execute(relay, channel.fileno(), found, process.args, environment)
 
 
-def set_rlimits(rlimits: Sequence[spec.Rlimit]) -> None:
-    """setrlimit(2) of each. Raising a hard limit needs CAP_SYS_RESOURCE."""
-    for limit in rlimits:
-        number = getattr(resource, limit.type)
-        soft, hard = (value if value < 2**63 else resource.RLIM_INFINITY for value in (limit.soft, limit.hard))
-        try:
-            resource.setrlimit(number, (soft, hard))
-        except (ValueError, OSError) as error:
-            raise ContainerError(
-                f"{limit.type} soft {limit.soft} hard {limit.hard}: {error}",
-                remedy="raising a hard limit needs CAP_SYS_RESOURCE",
-            ) from error
+def complete_environment(process: spec.Process) -> dict[str, str]:
+    """The environment, of which a later entry wins over an earlier one, and HOME where it is not given or empty."""
+    environment = dict(entry.split("=", 1) for entry in process.env)
+    if not environment.get("HOME"):
+        environment["HOME"] = home_of(process.user.uid)
+    return environment
 
 
-def set_identity(process: spec.Process) -> None:
+def set_attributes(process: spec.Process, linux: spec.Linux | None, attributes: int) -> None:
+    """What the process has from `linux` and is set by itself: personality, memory policy; and its labels."""
+    if linux is not None and linux.personality is not None:
+        personality(names.PERSONALITIES[linux.personality.domain])
+    if linux is not None and (policy := linux.memory_policy) is not None:
+        mode = names.MEMORY_POLICIES[policy.mode]
+        for flag in policy.flags:
+            mode |= names.MEMORY_POLICY_FLAGS[flag]
+        set_mempolicy(mode, names.parse_list(policy.nodes) if policy.nodes else ())
+    if attributes >= 0:
+        labels.apply(process, attributes)
+
+
+def set_rlimits(limits: Sequence[spec.Rlimit]) -> None:
+    """The limits as they are asked for; hard limits that go up were raised by RaiseRlimit."""
+    for limit in limits:
+        rlimits.set_rlimit(0, names.RLIMITS[limit.type], limit.soft, limit.hard)
+
+
+def set_identity(process: spec.Process, available: int) -> None:
     """Groups, user and the five capability sets, in the order that capabilities(7) leaves possible."""
-    user, wanted = process.user, process.capabilities
-    present = host_bounding_set()
-    sets = _capability_masks(wanted, present)
+    user = process.user
+    granted, _ = grant(process.capabilities, available)
     if user.umask is not None:
         os.umask(user.umask)
-    credentials.drop_bounding(sets["bounding"], present)
+    credentials.drop_bounding(granted.bounding, available)
     credentials.set_keep_capabilities(True)
     # Always, also for none: the groups would be those of whoever started rawpod.
     os.setgroups(user.additional_gids)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     credentials.set_keep_capabilities(False)
-    credentials.capset(CapabilitySets(sets["effective"], sets["permitted"], sets["inheritable"]))
+    credentials.capset(CapabilitySets(granted.effective, granted.permitted, granted.inheritable))
     credentials.clear_ambient()
-    credentials.raise_ambient(sets["ambient"])
+    credentials.raise_ambient(granted.ambient)
+
+
+def run_start_hooks(hooks: Sequence[spec.Hook], subject: Subject) -> None:
+    """The startContainer hooks: the container's own programs, as confined as its process."""
+    from runtime.hooks import run_all  # loaded already, by whoever made `subject`
+
+    run_all("startContainer", hooks, subject.state("created", os.getpid()))
 
 
 _bounding: list[int] = []
@@ -172,72 +224,24 @@ def host_bounding_set() -> int:
     return _bounding[0]
 
 
-def forget_bounding_set() -> None:
-    """Ask anew next time: another user namespace comes with a full set."""
-    _bounding.clear()
-
-
-def _capability_masks(wanted: spec.Capabilities | None, present: int) -> dict[str, int]:
-    kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
-    if wanted is None:
-        return dict.fromkeys(kinds, 0)
-    # What the host's bounding set lacks cannot be given (DESIGN: intersected; `rawpod doctor` tells).
-    sets = {kind: credentials.mask(getattr(wanted, kind)) & present for kind in kinds}
-    # The kernel takes no others (capabilities(7)); `runc spec` writes ambient ones that are not inheritable.
-    sets["ambient"] &= sets["permitted"] & sets["inheritable"]
-    return sets
+def enter_directory(path: str) -> bool:
+    """change_directory() while privileged, as the process's user may not be let in; False if root is not either."""
+    try:
+        change_directory(path)
+    except PermissionError:
+        return False
+    return True
 
 
 def change_directory(path: str) -> None:
     """chdir(2), and proof that the directory lies inside the root (CVE-2024-21626)."""
     try:
         os.chdir(path)
-    except FileNotFoundError:
-        raise ContainerError(f"no directory {path!r} in the container") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        problem = os.strerror(error.errno or errno.ENOENT).lower()
+        raise ContainerError(f"no directory {path!r} in the container: {problem}") from None
     try:
         os.getcwd()
     except FileNotFoundError:
         # getcwd(3) answers so where the kernel says "(unreachable)": no way leads there from the root.
         raise ContainerError(f"the working directory {path!r} is outside the container's root") from None
-
-
-def execute(args: Sequence[str], env: Sequence[str]) -> NoReturn:
-    """execve(2), looking a bare name up in the environment's PATH as execvp(3) does."""
-    environment = dict(entry.split("=", 1) for entry in env)
-    name = args[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        path = environment.get("PATH", DEFAULT_PATH)
-        candidates = [os.path.join(directory or ".", name) for directory in path.split(":")]
-    refused: OSError | None = None
-    for candidate in candidates:
-        events.emit("execve", {"path": candidate, "args": list(args)})
-        try:
-            os.execve(candidate, list(args), environment)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR) or os.path.lexists(candidate):
-                refused = refused or _named(error, candidate)
-    if refused is None:
-        raise CommandNotFound(f"no such command in the container: {name!r}")
-    raise _refusal(refused)
-
-
-def _named(error: OSError, candidate: str) -> OSError:
-    error.filename = candidate
-    return error
-
-
-def _refusal(error: OSError) -> ContainerError:
-    name = error.filename
-    if error.errno == errno.ENOENT:
-        return CommandNotFound(f"{name!r} is there, but the interpreter or loader it names is not")
-    if error.errno == errno.ENOEXEC:
-        return CommandNotExecutable(
-            f"{name!r} is not for this machine ({os.uname().machine}): wrong architecture, or a script without #!"
-        )
-    if error.errno == errno.EACCES and stat.S_ISDIR(os.stat(name).st_mode):
-        return CommandNotExecutable(f"{name!r} is a directory")
-    if error.errno == errno.E2BIG:
-        return CommandNotExecutable(f"the arguments and environment of {name!r} are too long")
-    return CommandNotExecutable(f"{name!r} cannot be executed: {os.strerror(error.errno or 0).lower()}")

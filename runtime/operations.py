@@ -9,6 +9,7 @@ from kernel import process
 from kernel.errors import Conflict
 from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
+from runtime.check_sysctl import components
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,20 +166,6 @@ class SetHostname(Operation):
             process.setdomainname(self.domainname)
 
 
-class SetOomScoreAdj(Operation):
-    """How readily the kernel picks the container when memory is out, -1000 to 1000 (proc_pid_oom_score_adj(5))."""
-
-    value: int
-
-    def describe(self) -> str:
-        return f"set oom_score_adj {self.value}"
-
-    def execute(self, assembly: Assembly) -> None:
-        # By the creating process for one in another user namespace, where it could only be raised.
-        with open(f"/proc/{assembly.pid or 'self'}/oom_score_adj", "w") as file:
-            file.write(str(self.value))
-
-
 class SetSysctl(Operation):
     """A kernel parameter of the container's namespaces, through the container's own procfs.
 
@@ -195,8 +182,7 @@ class SetSysctl(Operation):
     def execute(self, assembly: Assembly) -> None:
         proc = open_in_root(assembly.root, "/proc", os.O_PATH | os.O_DIRECTORY)
         try:
-            # "/" stands for a dot inside a component, as in sysctl(8).
-            path = "sys/" + self.name.replace(".", "\0").replace("/", ".").replace("\0", "/")
+            path = "/".join(["sys", *components(self.name)])
             resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
             fd = openat2(proc, path, os.O_WRONLY, resolve=resolve)
         finally:

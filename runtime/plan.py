@@ -9,7 +9,8 @@ from __future__ import annotations
 from kernel.errors import NotSupported
 from kernel.record import Record
 from rootfs import mounts
-from runtime import spec
+from runtime import plan_process, spec
+from runtime.attributes import JoinSessionKeyring
 from runtime.limits import device_rules
 from runtime.operations import (
     NAMESPACE_FLAGS,
@@ -19,7 +20,6 @@ from runtime.operations import (
     NewCgroupNamespace,
     RestrictDevices,
     SetHostname,
-    SetOomScoreAdj,
     SetSysctl,
     StartScope,
 )
@@ -29,7 +29,6 @@ from runtime.user_namespace import (
     BecomeRoot,
     EnterTimeNamespace,
     NewTimeNamespace,
-    RaiseLimits,
     SetTimeOffsets,
     WriteIdMaps,
 )
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from cgroups.controllers import Limits
     from cgroups.systemd import Scope
     from kernel.operation import Operation
+    from runtime.hooks import Subject
 
 
 # What is asked of the creating process.
@@ -86,17 +86,22 @@ def build(
     limits: Limits,
     hierarchy: str = "",
     scope: Scope | None = None,
+    *,
+    container_id: str = "",
+    keyring: str = "",
 ) -> Plan:
     """The plan for `config`, which `spec.check` has accepted.
 
     `limits` are those the host can set, `hierarchy` is where it has cgroup v2 mounted. With a `scope` systemd makes the
-    cgroup, around the new process, which asks for it before all else.
+    cgroup, around the new process, which asks for it before all else. `keyring` is the name of the container's session
+    keyring, "" for the one of whoever creates it.
     """
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
     joined = {namespace.type: namespace.path for namespace in linux.namespaces if namespace.path}
     if "mount" not in new:
         raise NotSupported("a container without a mount namespace of its own (linux.namespaces)")
+    subject = plan_process.subject_of(config, container_id, bundle)
     clone_flags = 0
     # The rest has to wait: for the cgroup that is to be its root, for offsets that are fixed once it is entered.
     for kind in new - {"cgroup", "time"}:
@@ -108,13 +113,14 @@ def build(
     before, inside = filesystem(config, linux, bundle, cgroup=cgroup.path if cgroup else "", hierarchy=hierarchy)
     placed = list(_cgroup(cgroup, limits, config, hierarchy, scope)) if cgroup else []
     asked = [("scope", placed if scope else []), *_asked(config, linux)]
-    child = tuple(_child(config, linux, inside, new, joined))
+    child = tuple(_child(config, linux, inside, new, joined, subject, keyring))
     return Plan(
         parent=(*(placed if scope is None else ()), *before),
         clone_flags=clone_flags,
         pid_namespace=joined.get("pid"),
         child=(AskParent("scope"), *child) if scope else child,
-        asked={name: tuple(operations) for name, operations in asked if operations},
+        asked={name: tuple(operations) for name, operations in asked if operations}
+        | plan_process.asked(config, subject),
         joined_first=first,
     )
 
@@ -133,32 +139,33 @@ def _cgroup(
 
 def _asked(config: spec.Config, linux: spec.Linux) -> Iterator[tuple[str, list[Operation]]]:
     """What the creating process does when the new one asks: it has the privileges of the host."""
-    process = config.process
     users = [namespace for namespace in linux.namespaces if namespace.type == "user"]
     steps: list[Operation] = []
     maps = id_maps(linux.uid_mappings, linux.gid_mappings)
     if users and not users[0].path and maps:
         steps.append(WriteIdMaps(maps))
-    if users and process is not None and process.oom_score_adj is not None:
-        steps.append(SetOomScoreAdj(process.oom_score_adj))
-    if users and process is not None and process.rlimits:
-        steps.append(RaiseLimits(tuple(process.rlimits)))
     yield _USER, steps
     offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
     yield _CLOCKS, [SetTimeOffsets(offsets)] if offsets else []
 
 
 def _child(
-    config: spec.Config, linux: spec.Linux, inside: list[Operation], new: set[str], joined: dict[str, str]
+    config: spec.Config,
+    linux: spec.Linux,
+    inside: list[Operation],
+    new: set[str],
+    joined: dict[str, str],
+    subject: Subject | None,
+    keyring: str,
 ) -> Iterator[Operation]:
-    process = config.process
+    yield from plan_process.first(config)
     asked = dict(_asked(config, linux))
     if any(namespace.type == "user" for namespace in linux.namespaces):
         if asked[_USER]:
             yield AskParent(_USER)
         yield BecomeRoot()
-    elif process is not None and process.oom_score_adj is not None:
-        yield SetOomScoreAdj(process.oom_score_adj)
+    if keyring:
+        yield JoinSessionKeyring(keyring, any(namespace.type == "user" for namespace in linux.namespaces))
     for kind in ("cgroup", "network", "ipc", "uts", "time"):
         if kind in joined:
             yield JoinNamespace(kind, joined[kind])
@@ -171,7 +178,8 @@ def _child(
         yield NewCgroupNamespace()
     if config.hostname or config.domainname:
         yield SetHostname(config.hostname, config.domainname)
-    yield from inside
+    yield from map(plan_process.root_for_hooks, inside) if subject else inside
+    yield from plan_process.before_pivot(config, subject)
     for name, value in linux.sysctl.items():
         yield SetSysctl(name, value)
     for path in linux.readonly_paths:
@@ -181,3 +189,4 @@ def _child(
     if config.root is not None and config.root.readonly:
         yield mounts.ReadOnlyRoot()
     yield mounts.PivotRoot(propagation(linux.rootfs_propagation))
+    yield from plan_process.last(config)

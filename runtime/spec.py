@@ -52,8 +52,10 @@ __all__ = [
     "InterfacePriority",
     "Linux",
     "Memory",
+    "MemoryPolicy",
     "Mount",
     "Namespace",
+    "NetDevice",
     "NetworkResources",
     "Personality",
     "Pids",
@@ -274,6 +276,8 @@ class IntelRdt(SpecStruct):
     clos_id: str = ""
     l3_cache_schema: str = ""
     mem_bw_schema: str = ""
+    schemata: list[str] = []
+    enable_monitoring: bool = False
     enable_cmt: bool = False
     enable_mbm: bool = False
 
@@ -282,6 +286,20 @@ class Personality(SpecStruct):
     """personality(2)."""
 
     domain: str
+    flags: list[str] = []
+
+
+class NetDevice(SpecStruct):
+    """A network device of the host that moves into the container; its name there, "" for the same (version 1.3)."""
+
+    name: str = ""
+
+
+class MemoryPolicy(SpecStruct):
+    """set_mempolicy(2); nodes as a list such as "0-3,7" (version 1.3)."""
+
+    mode: str
+    nodes: str = ""
     flags: list[str] = []
 
 
@@ -310,6 +328,8 @@ class Linux(SpecStruct):
     mount_label: str = ""
     intel_rdt: IntelRdt | None = None
     personality: Personality | None = None
+    net_devices: dict[str, NetDevice] = {}
+    memory_policy: MemoryPolicy | None = None
 
 
 class Config(SpecStruct):

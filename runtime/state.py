@@ -12,7 +12,7 @@ from runtime.spec_codec import SpecStruct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import ClassVar, Self
+    from typing import Any, ClassVar, Self
 
     Directory = str | os.PathLike[str]
 
@@ -62,7 +62,8 @@ class State(SpecStruct):
 
     The last ones are rawpod's own. `process_start_time`, in clock ticks after boot (proc_pid_stat(5), field 22), tells
     the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own,
-    and `scope` the unit if systemd made it; `rootfs` is root.path, `created` the time in RFC 3339.
+    and `scope` the unit if systemd made it; `rootfs` is root.path, `created` the time in RFC 3339; `hooks` are those
+    that are yet to be run, poststart and poststop.
     """
 
     oci_version: str
@@ -76,6 +77,7 @@ class State(SpecStruct):
     scope: str = ""
     rootfs: str = ""
     created: str = ""
+    hooks: dict[str, Any] = {}
 
 
 def dump(state: State) -> bytes:

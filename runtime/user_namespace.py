@@ -7,19 +7,16 @@ ids map (user_namespaces(7)). What needs privileges of the host is done by that 
 from __future__ import annotations
 
 import os
-import resource
 
 from kernel.errors import ContainerError, SystemCallError
 from kernel.operation import Operation
 from kernel.process import CLONE_NEWTIME, setns, unshare
 from rootfs.idmap import write_maps
-from runtime.init import forget_bounding_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kernel.operation import Assembly
     from rootfs.idmap import IdMaps
-    from runtime import spec
 
 
 class WriteIdMaps(Operation):
@@ -32,26 +29,6 @@ class WriteIdMaps(Operation):
 
     def execute(self, assembly: Assembly) -> None:
         write_maps(assembly.pid, self.maps)
-
-
-class RaiseLimits(Operation):
-    """For the creating process: resource limits of the new one, which in its user namespace could only lower them."""
-
-    limits: tuple[spec.Rlimit, ...]
-
-    def describe(self) -> str:
-        return f"set resource limits {', '.join(limit.type for limit in self.limits)}"
-
-    def execute(self, assembly: Assembly) -> None:
-        for limit in self.limits:
-            soft, hard = (value if value < 2**63 else resource.RLIM_INFINITY for value in (limit.soft, limit.hard))
-            try:
-                resource.prlimit(assembly.pid, getattr(resource, limit.type), (soft, hard))
-            except (ValueError, OSError) as error:
-                raise ContainerError(
-                    f"{limit.type} soft {limit.soft} hard {limit.hard}: {error}",
-                    remedy="raising a hard limit needs CAP_SYS_RESOURCE",
-                ) from error
 
 
 class BecomeRoot(Operation):
@@ -70,8 +47,6 @@ class BecomeRoot(Operation):
                 f"the user namespace has no root to become: {os.strerror(error.errno or 0).lower()}",
                 remedy="map id 0 of the container, users and groups",
             ) from None
-        # All capabilities are there in a new user namespace, also those that the host's bounding set lacks.
-        forget_bounding_set()
 
 
 class NewTimeNamespace(Operation):

@@ -61,7 +61,10 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
         raise BadInput("process.terminal is set and nobody takes the terminal", remedy="give --console-socket")
     if console_socket and not terminal:
         raise BadInput("--console-socket is given and process.terminal is not set")
-    preserve = preserved(parsed.number("--preserve-fds"))
+    listening = listen_fds()
+    if listening and config.process is not None:
+        config.process.env += [f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
+    preserve = preserved(listening + parsed.number("--preserve-fds"))
     found = hierarchy.find()
     with OnFailure() as on_failure:
         _claim(invocation.root, directory, container_id)
@@ -85,6 +88,7 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
             state_dir=directory,
             detached=True,
             preserve_fds=preserve,
+            new_keyring=not parsed.flag("--no-new-keyring"),
         )
         on_failure.call(end, container)
         if container.console_fd is not None and console_socket:
@@ -104,6 +108,14 @@ def send_console(path: str, master: int) -> None:
     from runtime.oci.console import send_descriptor
 
     send_descriptor(path, master, b"/dev/ptmx")
+
+
+def listen_fds() -> int:
+    """How many sockets systemd passed to us for the container, as runc takes them (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    count = os.environ.get("LISTEN_FDS", "")
+    return int(count) if count.isascii() and count.isdigit() else 0
 
 
 def preserved(count: int) -> int:

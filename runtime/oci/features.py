@@ -33,7 +33,7 @@ def version() -> str:
 
 def features() -> dict[str, Any]:
     """The object that features.md and features-linux.md describe."""
-    from kernel.credentials import CAPABILITIES
+    from kernel.names import CAPABILITIES
     from rootfs.options import known_options
     from runtime.operations import NAMESPACE_FLAGS
 

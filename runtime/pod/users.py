@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import BadInput, ContainerError, SystemCallError
+from kernel.names import MAX_ID
 from runtime.pod.faults import shown
-from runtime.spec_check import MAX_ID
 
 MAX_ACCOUNTS_BYTES = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?\Z")

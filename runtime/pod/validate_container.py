@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from kernel.errors import BadInput
+from kernel.names import CAPABILITIES, MAX_ID
 from runtime.pod import environment, names, quantities
 from runtime.pod.faults import Fault, Path, nearest, shown
 from runtime.pod.objects import (
@@ -18,7 +19,6 @@ from runtime.pod.objects import (
     SecurityContext,
     VolumeMount,
 )
-from runtime.spec_check import CAPABILITIES, MAX_ID
 
 _CAPABILITY_NAMES = frozenset(name.removeprefix("CAP_") for name in CAPABILITIES)
 _FORBIDDEN_MOUNTS = ("/proc", "/sys", "/dev")

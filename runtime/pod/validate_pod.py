@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kernel.errors import BadInput
+from kernel.names import MAX_ID
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import names, quantities
 from runtime.pod.faults import Fault, Path, nearest, shown
@@ -21,7 +22,6 @@ from runtime.pod.objects import (
     Volume,
 )
 from runtime.pod.validate_container import absolute_path, container_faults, identity_faults, seccomp_faults
-from runtime.spec_check import MAX_ID
 
 HOST_PATH_TYPES = (
     "",

@@ -5,8 +5,9 @@ import select
 
 import pytest
 
-from kernel.credentials import CAPABILITIES, bounding_set
+from kernel.credentials import bounding_set
 from kernel.errors import ContainerError
+from kernel.names import CAPABILITIES
 from kernel.pidfd import wait_pidfd
 from runtime import spec, state
 from runtime.create import create

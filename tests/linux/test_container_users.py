@@ -69,7 +69,7 @@ def test_devices_are_the_hosts_own(users):
 
 
 def test_capabilities_are_those_asked_for_also_where_the_host_lacks_some(users):
-    """A new user namespace begins with a full bounding set. Fails without forget_bounding_set() in BecomeRoot."""
+    """A new user namespace begins with a full bounding set. Fails when `create` takes the host's for it."""
     config = mapped(users.config("sh", "-c", "grep ^Cap /proc/self/status"))
     config.process.capabilities = spec.Capabilities(
         bounding=["CAP_KILL"], effective=["CAP_KILL"], permitted=["CAP_KILL"]

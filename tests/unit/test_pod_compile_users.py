@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput
+from kernel.names import MAX_ID
 from runtime.pod.users import Accounts, parse, resolve
-from runtime.spec_check import MAX_ID
 
 ACCOUNTS = Accounts(
     passwd=b"root:x:0:0::/root:/bin/sh\n1000:x:0:0:digits:/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\n",
