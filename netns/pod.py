@@ -12,12 +12,6 @@ LINK = "eth0"
 _DEFAULTS = {"disable_ipv6": "1", "accept_ra": "0", "autoconf": "0", "accept_redirects": "0"}
 
 
-def loopback_up() -> None:
-    """Set lo up in the network namespace of the calling thread."""
-    with Netlink() as netlink:
-        netlink.request(links.set_up("lo"))
-
-
 def prepare() -> Netlink:
     """Ready the namespace the caller has entered for its link; the socket stays of this namespace."""
     for name, value in _DEFAULTS.items():

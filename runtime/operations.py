@@ -9,6 +9,7 @@ from kernel import process
 from kernel.errors import Conflict
 from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
+from netns.loopback import raise_loopback
 from runtime.check_sysctl import components
 
 TYPE_CHECKING = False
@@ -148,6 +149,16 @@ class NewCgroupNamespace(Operation):
 
     def execute(self, assembly: Assembly) -> None:
         process.unshare(process.CLONE_NEWCGROUP)
+
+
+class RaiseLoopback(Operation):
+    """Set lo up: in a new network namespace it is down, and 127.0.0.1 unreachable."""
+
+    def describe(self) -> str:
+        return "set lo up"
+
+    def execute(self, assembly: Assembly) -> None:
+        raise_loopback()
 
 
 class SetHostname(Operation):

@@ -18,6 +18,7 @@ from runtime.operations import (
     CreateCgroup,
     JoinNamespace,
     NewCgroupNamespace,
+    RaiseLoopback,
     RestrictDevices,
     SetHostname,
     SetSysctl,
@@ -176,6 +177,8 @@ def _child(
         yield EnterTimeNamespace()
     if "cgroup" in new:
         yield NewCgroupNamespace()
+    if "network" in new:
+        yield RaiseLoopback()
     if config.hostname or config.domainname:
         yield SetHostname(config.hostname, config.domainname)
     yield from map(plan_process.root_for_hooks, inside) if subject else inside

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import os
 import secrets
 import shutil
-import socket
-import struct
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,13 +20,13 @@ from cgroups.mountinfo import parse_mountinfo
 from kernel import mounts, process
 from kernel.errors import SystemCallError
 from netns.links import del_link
+from netns.loopback import raise_loopback
 from netns.netlink import Netlink
 from runtime import inventory, leaks
 from runtime.inventory import Inventory, Resource
 from runtime.settings import Settings
 from tests.boxes import Box
 
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _SYS = Path("/sys")
 _CGROUP = Path("/sys/fs/cgroup")
 _SETTLE_SECONDS = 15.0
@@ -43,7 +40,7 @@ def host(request: pytest.FixtureRequest) -> None:
     process.unshare(process.CLONE_NEWNS | process.CLONE_NEWNET | process.CLONE_NEWUTS | process.CLONE_NEWIPC)
     mounts.mount("", "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     _mount_own_sysfs()
-    _raise_loopback()
+    raise_loopback()
     if request.config.getoption("--cgroup-layout") == "v2":
         _show_v2_alone(find())
 
@@ -151,17 +148,12 @@ def _mount_own_sysfs() -> None:
     """A sysfs of the new network namespace, with the cgroup mounts of the old one put back."""
     tree = mounts.open_tree(mounts.AT_FDCWD, _CGROUP, mounts.OPEN_TREE_CLONE | mounts.AT_RECURSIVE)
     try:
+        # Not hidden below the new one: podman unmounts what is listed below /sys before it makes a user namespace.
+        mounts.umount2(_SYS, mounts.MNT_DETACH)
         mounts.mount("sysfs", _SYS, "sysfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
         mounts.move_mount(tree, "", mounts.AT_FDCWD, _CGROUP, mounts.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         os.close(tree)
-
-
-def _raise_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))
-        flags = struct.unpack("16sH14x", request)[1]
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
 
 
 def _show_v2_alone(hierarchy: Hierarchy) -> None:

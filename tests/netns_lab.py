@@ -15,8 +15,8 @@ import pytest
 
 from kernel.process import CLONE_NEWNET, setns, unshare
 from netns.attach import Attachment, Network
+from netns.loopback import raise_loopback
 from netns.namespace import entered
-from netns.pod import loopback_up
 from runtime.settings import Settings
 
 HOST_ADDRESS, OUTSIDE_ADDRESS = "192.0.2.1", "192.0.2.2"
@@ -155,7 +155,7 @@ def outside(host: None) -> Iterator[Namespace]:
     """The rest of the world: it knows the host's address on their common link, and no way to the pods."""
     with Namespace() as world:
         with entered(world.fd):
-            loopback_up()
+            raise_loopback()
         run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "world", "netns", str(world.path))
         run("ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", "uplink")
         run("ip", "link", "set", "uplink", "up")

@@ -20,6 +20,7 @@ from kernel.errors import Conflict, NotFound
 from kernel.operation import Assembly, Operation
 from kernel.pidfd import pidfd_open, pidfd_send_signal
 from netns import namespace
+from netns.loopback import raise_loopback
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,9 +150,7 @@ class Namespaces(Operation):
         if "uts" in self.kinds:
             process.sethostname(self.hostname)
         if "net" in self.kinds:
-            from netns.pod import loopback_up
-
-            loopback_up()
+            raise_loopback()
 
     def undo(self, assembly: Assembly) -> None:
         for kind in self.kinds:

@@ -120,6 +120,10 @@ def test_the_cgroup_tree_inside_begins_at_the_container_and_cannot_be_written(bo
     assert "rawpod" not in printed
 
 
+def test_loopback_is_up_in_a_network_namespace_of_its_own(box):
+    assert box.shell("cat /sys/class/net/lo/flags; ls /sys/class/net").split() == ["0x9", "lo"]
+
+
 def test_namespaces_can_be_joined_by_path(box):
     own = box.config("sh", "-c", "for kind in net uts ipc pid; do readlink /proc/self/ns/$kind; done")
     first = box.create(box.config("busybox", "sleep", "1000"))
