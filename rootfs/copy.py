@@ -10,17 +10,19 @@ from rootfs.files import write_all
 _CHUNK = 1 << 20
 
 
-def copy_tree(source: int, target: int) -> None:
+def copy_tree(source: int, target: int, *, itself: bool = True) -> None:
     """Copy what is in directory `source` into directory `target`, with owners, modes and times.
 
     Both are descriptors and may be O_PATH. Files, directories and links are copied; sockets, FIFOs and devices have no
-    contents to copy and are left out.
+    contents to copy and are left out. With `itself` owner, mode and times of the directory are taken over, too.
     """
     reading = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
     try:
         with os.scandir(reading) as entries:
             for entry in entries:
                 _copy_entry(reading, target, entry.name)
+        if not itself:
+            return
         writing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
         try:
             _copy_metadata(os.fstat(reading), writing)

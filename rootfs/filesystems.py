@@ -105,7 +105,7 @@ class OtherFilesystem(Filesystem):
 class Tmpfs(Filesystem):
     """A tmpfs. Without a "mode=" it takes the mode of the directory it covers, tmpfs's own 1777 where there was none.
 
-    `copy_up` copies the contents of the directory, too.
+    `copy_up` copies the contents of the directory, too, and its owner unless one is given.
     """
 
     fstype: ClassVar[str] = "tmpfs"
@@ -122,7 +122,8 @@ class Tmpfs(Filesystem):
 
     def fill(self, mount: int, target: int) -> None:
         if self.copy_up:
-            copy_tree(target, mount)
+            given = any(option.startswith(("mode=", "uid=", "gid=")) for option in self.data)
+            copy_tree(target, mount, itself=not given)
             if self.attributes & MOUNT_ATTR_RDONLY:
                 mount_setattr(mount, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY)
 

@@ -182,6 +182,8 @@ def test_a_tmpfs_takes_the_mode_of_what_it_covers_and_its_contents_if_asked(root
     copied = from_oci("/etc", "tmpfs", "tmpfs", ["tmpcopyup"])
     expected = [0o1750, ["dir", "link", "passwd"], 7, 0o700, "root:x:0:0::/:/bin/sh\n"]
     assert assembled(root, [copied, PivotRoot()], look) == expected
+    given = from_oci("/etc", "tmpfs", "tmpfs", ["tmpcopyup", "mode=700", "size=64k"])
+    assert assembled(root, [given, PivotRoot()], look) == [0o700, *expected[1:]]
     empty = from_oci("/etc", "tmpfs", "tmpfs", ["size=64k"])
     assert assembled(root, [empty, PivotRoot()], lambda _: [os.stat("/etc").st_mode & 0o7777, os.listdir("/etc")]) == [
         0o1750,
