@@ -1,8 +1,8 @@
 """Plain data: classes whose annotated attributes are their fields, as dataclasses have them, at no cost to import.
 
 A runtime starts its interpreter anew for every command. `dataclasses` alone takes twice as long to import as the
-interpreter to start, and compiles source code for each class; this takes 20 µs a class. What a type checker
-needs to know is said by `dataclass_transform` (PEP 681).
+interpreter to start, and compiles source code for each class; here a class costs what any costs. What type checkers
+need to know is said by `dataclass_transform` (PEP 681).
 """
 
 from __future__ import annotations
@@ -20,27 +20,36 @@ else:
 class _Fields:
     """What Record and Struct have in common. Keyword or positional arguments in the order of the annotations."""
 
+    _of: ClassVar[type | None] = None  # the class whose fields these are: subclasses find them when first made
     _fields: ClassVar[tuple[str, ...]] = ()
+    _known: ClassVar[frozenset[str]] = frozenset()
     _required: ClassVar[frozenset[str]] = frozenset()
     _copied: ClassVar[tuple[str, ...]] = ()  # fields whose default can be changed: each instance gets its own
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        own = cls.__dict__.get("__annotations__", {})
-        fields = dict.fromkeys(cls._fields)
-        fields |= dict.fromkeys(name for name, kind in own.items() if not str(kind).startswith("ClassVar"))
+    @classmethod
+    def find_fields(cls) -> None:
+        """Read the annotations, those of the parents first. Not when the class is made: many never have an instance."""
+        fields: dict[str, None] = {}
+        for owner in reversed(cls.__mro__):
+            for name, kind in owner.__dict__.get("__annotations__", {}).items():
+                if not str(kind).startswith("ClassVar"):
+                    fields[name] = None
         cls._fields = tuple(fields)
+        cls._known = frozenset(fields)
         cls._required = frozenset(name for name in fields if not hasattr(cls, name))
         cls._copied = tuple(name for name in fields if hasattr(getattr(cls, name, None), "copy"))
+        cls._of = cls
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         cls = type(self)
+        if cls._of is not cls:
+            cls.find_fields()
         values = dict(zip(cls._fields, args, strict=False))
-        if len(args) > len(cls._fields) or not values.keys().isdisjoint(kwargs) or kwargs.keys() - set(cls._fields):
+        if len(args) > len(cls._fields) or not values.keys().isdisjoint(kwargs) or not kwargs.keys() <= cls._known:
             raise TypeError(f"{cls.__name__}() got arguments that it has no field for, or one twice")
         values.update(kwargs)
-        if missing := cls._required - values.keys():
-            raise TypeError(f"{cls.__name__}() lacks {', '.join(sorted(missing))}")
+        if not cls._required <= values.keys():
+            raise TypeError(f"{cls.__name__}() lacks {', '.join(sorted(cls._required - values.keys()))}")
         for name in cls._copied:
             if name not in values:
                 values[name] = getattr(cls, name).copy()

@@ -94,6 +94,7 @@ _decoders: dict[type, dict[str, tuple[str, Decoder]]] = {}
 
 def _compile(kind: type[SpecStruct]) -> dict[str, tuple[str, Decoder]]:
     found = {}
+    kind.find_fields()
     for owner in reversed(kind.__mro__):
         module = vars(sys.modules[owner.__module__])
         for field, annotation in owner.__dict__.get("__annotations__", {}).items():
