@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from kernel import events
 from kernel.errors import HostError, SystemCallError
 from kernel.mounts import AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_IDMAP, TMPFS_MAGIC, mount_setattr, statfs_type
 from kernel.pidfd import wait_pidfd
@@ -46,6 +47,7 @@ def user_namespace(maps: IdMaps) -> int:
     child = clone3(CLONE_NEWUSER)
     if child.pid == 0:
         try:
+            events.instruments.clear()
             os.close(release)
             os.read(waiting, 1)
         finally:

@@ -77,6 +77,21 @@ class BindRoot(Operation):
         assembly.root = root
 
 
+class TakeRoot(Operation):
+    """The root that the creating process has prepared under the name `pinned`."""
+
+    pinned: str
+
+    def describe(self) -> str:
+        return "take the prepared root"
+
+    def execute(self, assembly: Assembly) -> None:
+        root = assembly.fds.pop(self.pinned)
+        propagate(root, MS_PRIVATE | MS_REC)
+        attach_root(root)
+        assembly.root = root
+
+
 class ReadOnlyRoot(Operation):
     """Make the root's own mount read-only, not what is mounted in it. After the last mount target is made."""
 

@@ -42,10 +42,11 @@ def make_empty(path: str | os.PathLike[str]) -> None:
     _make_directory(path, 0o777)
 
 
-def mount_memory(path: str | os.PathLike[str], size: int = 0, *, mode: int = 0o777) -> None:
+def mount_memory(path: str | os.PathLike[str], size: int = 0, *, mode: int = 0o777, owner: int = 0) -> None:
     """A tmpfs of at most `size` bytes; 0 is the kernel's half of the memory (tmpfs(5)). All may write by default."""
     _make_directory(path, 0o700)
-    mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o},size={size}" if size else f"mode={mode:o}")
+    data = f"mode={mode:o},uid={owner},gid={owner}" + (f",size={size}" if size else "")
+    mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, data)
 
 
 def unmount_memory(path: str | os.PathLike[str]) -> None:
@@ -86,8 +87,10 @@ def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> Non
         os.close(volume)
 
 
-def write_files(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> None:
+def write_files(path: str | os.PathLike[str], files: Iterable[VolumeFile], *, owner: int = 0) -> None:
     """Put `files` in directory `path` as they are, for a volume that is written once. What else is there stays.
+
+    `owner` is the user and group of the files and of directories that are made for them.
 
     By descriptor and through no link: a file replaces a link of its name, a link for a directory is an error.
     Raises BadInput for a path that leaves the volume.
@@ -96,8 +99,9 @@ def write_files(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> No
     _make_directory(path, 0o755)
     volume = os.open(path, _DIRECTORY)
     try:
+        os.fchown(volume, owner, owner)
         for parts, file in wanted:
-            _write(volume, parts, file)
+            _write(volume, parts, file, owner)
     finally:
         os.close(volume)
 
@@ -146,19 +150,20 @@ def _next_state(volume: int) -> str:
     return f"..{max(taken, default=0) + 1}"
 
 
-def _write(directory: int, parts: list[str], file: VolumeFile) -> None:
+def _write(directory: int, parts: list[str], file: VolumeFile, owner: int = 0) -> None:
     held = os.dup(directory)
     try:
         for name in parts[:-1]:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=held)
+                os.chown(name, owner, owner, dir_fd=held, follow_symlinks=False)
             resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
             below = openat2(held, name, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
             os.close(held)
             held = below
         with suppress(FileNotFoundError):
             os.unlink(parts[-1], dir_fd=held)
-        new_file(held, parts[-1], file.data, mode=file.mode)
+        new_file(held, parts[-1], file.data, mode=file.mode, uid=owner, gid=owner)
     finally:
         os.close(held)
 

@@ -193,6 +193,12 @@ def directories(state: Path, root: Path) -> Iterator[Resource]:
         yield Resource("overlay directory", str(path), path.name.removeprefix(".removed-"))
 
 
+def id_blocks(root: Path) -> Iterator[Resource]:
+    """Blocks of user ids that are given out, by the uid of their pod."""
+    for path in _entries(root / "ids/owners"):
+        yield Resource("id block", str(path), path.name)
+
+
 def below(pid: int, among: Iterable[Process]) -> list[Process]:
     """The descendants of a process, children before their children."""
     children: dict[int, list[Process]] = {}

@@ -47,6 +47,7 @@ def snapshot(settings: Settings, *, watched: Iterable[int] = (), alone: bool = F
     found.update(inventory.firewall())
     found.update(inventory.loop_devices())
     found.update(inventory.directories(settings.state, settings.root))
+    found.update(inventory.id_blocks(settings.root))
     # By pid: a process may be ours for more than one reason.
     ours = {process.pid: _as_resource(process) for process in (_neighbours(running) if alone else ())}
     for pid in watched:
@@ -127,6 +128,7 @@ def _ours(settings: Settings, wanted: Expected) -> Iterator[Resource]:
     yield from leases
     yield from inventory.network_records(settings.state)
     yield from inventory.directories(settings.state, settings.root)
+    yield from inventory.id_blocks(settings.root)
     yield from (item for item in inventory.mounts(settings.state, settings.root) if item.owner)
     yield from (item for item in inventory.loop_devices() if f" of {settings.root}/" in item.name)
     # The bridge and the table stay as long as some pod has an address.

@@ -10,6 +10,8 @@ from rootfs import mounts
 from rootfs.arrange import Entry, Surroundings, arrange
 from rootfs.filesystems import NeedLabels
 from rootfs.idmap import IdMaps
+from rootfs.mapped_overlay import PrepareOverlay
+from rootfs.roots import TakeRoot
 from runtime import spec
 
 TYPE_CHECKING = False
@@ -62,6 +64,10 @@ def filesystem(
     bound = root if isinstance(root, mounts.BindRoot) else None
     made = arrange(entries, around, bound)
     before = [*([NeedLabels(linux.mount_label)] if linux.mount_label else []), *made.before]
+    if isinstance(root, mounts.OverlayRoot) and around.user:
+        first = config.mounts[0]
+        before.append(PrepareOverlay(root, "root", id_maps(first.uid_mappings, first.gid_mappings)))
+        root = TakeRoot("root")
     # A slave tree still sees what the host unmounts, so that the container never pins the host's mounts.
     inside = [mounts.MakePropagation(), *([] if bound else [root]), *made.inside]
     return before, inside

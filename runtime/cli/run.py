@@ -32,6 +32,7 @@ _PATIENCE = 3
 @click.option("-w", "--workdir", metavar="DIR", help="Directory to run in.")
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")
 @click.option("--network", type=click.Choice(["pod", "host", "none"]), default="pod", help="Which network; pod.")
+@click.option("--userns", type=click.Choice(["host", "auto"]), default="host", help="auto: 65,536 user ids of its own.")
 @click.option("--hostname", metavar="H", help="Host name; the pod's name if not given.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

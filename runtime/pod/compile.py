@@ -7,14 +7,14 @@ files masked or read-only. What a manifest changes, it changes here and nowhere 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cgroups.device_rules import DENY_ALL, STANDARD
 from kernel.errors import BadInput
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import environment, quantities, users
+from runtime.pod import environment, idblocks, quantities, users
 from runtime.pod.faults import shown
 from runtime.pod.objects import Capabilities, Container, Pod, ResourceRequirements, SecurityContext
 from runtime.pod.users import Accounts, ResolvedUser
@@ -68,7 +68,9 @@ class Surroundings:
 
     `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
     is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to
-    its place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own.
+    its place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is
+    the first id of the host that the pod's user namespace maps, None for the host's users, and `mapped` are the volumes
+    whose files have the container's ids on disk.
     """
 
     upper: str
@@ -78,6 +80,8 @@ class Surroundings:
     etc: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     shm: str = ""
+    ids: int | None = None
+    mapped: frozenset[str] = frozenset()
 
 
 def compile_container(
@@ -109,6 +113,8 @@ def compile_container(
                 *(spec.Namespace(kind, path) for kind, path in surroundings.namespaces.items()),
                 *(spec.Namespace(kind) for kind in ("pid", "mount", "cgroup")),
             ],
+            uid_mappings=_ids(surroundings),
+            gid_mappings=_ids(surroundings),
             cgroups_path=surroundings.cgroups_path,
             resources=_resources(pod, container.resources),
             sysctl=_sysctls(pod),
@@ -231,7 +237,8 @@ def _mounts(container: Container, image: ImageView, surroundings: Surroundings) 
     wanted = sorted(container.volume_mounts, key=lambda mount: _normal(mount.mount_path).count("/"))
     taken = {_normal(mount.mount_path) for mount in wanted}
     mounts = [_root(image, surroundings)]
-    mounts += [_bind(source, target, "rro", "rnodev") for source, target in image.binds]
+    ids = _ids(surroundings)
+    mounts += [_bind(source, target, "rro", "rnodev", ids=ids) for source, target in image.binds]
     mounts += [mount for mount in _standard_mounts(surroundings.shm) if mount.destination not in taken]
     mounts += [
         _bind(source, target, "nosuid", "nodev", "noexec")
@@ -240,14 +247,21 @@ def _mounts(container: Container, image: ImageView, surroundings: Surroundings) 
     ]
     for mount in wanted:
         options = ("rro",) if mount.read_only else ("rw",)
-        mounts.append(_bind(surroundings.volumes[mount.name], _normal(mount.mount_path), *options))
+        target = _normal(mount.mount_path)
+        mapping = ids if mount.name in surroundings.mapped else []
+        mounts.append(_bind(surroundings.volumes[mount.name], target, *options, ids=mapping))
     return mounts
 
 
 def _root(image: ImageView, surroundings: Surroundings) -> spec.Mount:
     places = {"lowerdir": ":".join(image.lowers), "upperdir": surroundings.upper, "workdir": surroundings.work}
     options = [f"{name}={value}" for name, value in places.items()]
-    return spec.Mount("/", type="overlay", source="overlay", options=options)
+    ids = _ids(surroundings)
+    return spec.Mount("/", "overlay", "overlay", options, uid_mappings=ids, gid_mappings=ids)
+
+
+def _ids(surroundings: Surroundings) -> list[spec.IDMapping]:
+    return [] if surroundings.ids is None else [spec.IDMapping(0, surroundings.ids, idblocks.SIZE)]
 
 
 def _standard_mounts(shm: str) -> list[spec.Mount]:
@@ -265,8 +279,9 @@ def _standard_mounts(shm: str) -> list[spec.Mount]:
     ]
 
 
-def _bind(source: str, destination: str, *options: str) -> spec.Mount:
-    return spec.Mount(destination, "bind", source, ["rbind", "rprivate", *options])
+def _bind(source: str, destination: str, *options: str, ids: Sequence[spec.IDMapping] = ()) -> spec.Mount:
+    words = ["rbind", "rprivate", *options]
+    return spec.Mount(destination, "bind", source, words, uid_mappings=list(ids), gid_mappings=list(ids))
 
 
 def _normal(path: str) -> str:

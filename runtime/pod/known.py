@@ -31,7 +31,7 @@ _BY_TYPE: dict[type, str] = {
     ),
     objects.PodSpec: (
         "initContainers ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig "
-        "dnsPolicy enableServiceLinks hostIPC hostPID hostUsers hostnameOverride imagePullSecrets nodeSelector os "
+        "dnsPolicy enableServiceLinks hostIPC hostPID hostnameOverride imagePullSecrets nodeSelector os "
         "overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
         "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName setHostnameAsFQDN "
         "shareProcessNamespace subdomain tolerations topologySpreadConstraints"
@@ -58,8 +58,6 @@ _SAME_AS_OURS = {"dnsPolicy": "Default", "procMount": "Default", "mountPropagati
 def asks_for_nothing(name: str, value: object) -> bool:
     """Whether an unsupported field has a value that rawpod fulfils as it is: nothing, or off.
 
-    `privileged: false` is kept by doing nothing. `hostUsers: false` is the exception: it asks for a user namespace.
+    `privileged: false` is kept by doing nothing.
     """
-    if value is False:
-        return name != "hostUsers"
-    return value is None or value in ("", [], {}) or _SAME_AS_OURS.get(name) == value
+    return value is None or value is False or value in ("", [], {}) or _SAME_AS_OURS.get(name) == value

@@ -299,6 +299,7 @@ class PodSpec(KubernetesStruct):
     termination_grace_period_seconds: int | None = None
     hostname: str = ""
     host_network: bool = False
+    host_users: bool | None = None
     host_aliases: list[HostAlias] = []
     security_context: PodSecurityContext | None = None
     node_name: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from runtime.pod import defaults, directory, environment, quantities, sandbox, u
 from runtime.pod.attempt import Prepared
 from runtime.pod.compile import ETC_FILES, ImageView, Surroundings, compile_container, pod_hostname
 from runtime.pod.environment import Sources
+from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
 from runtime.pod.objects import ConfigMap, Pod, Secret, Volume
 from runtime.pod.runner import ImageMissing
@@ -25,7 +27,7 @@ from runtime.settings import Settings
 
 _SHM_SIZE = 64 * 1024 * 1024
 
-_OCI_NAMES = {"net": "network", "ipc": "ipc", "uts": "uts"}
+_OCI_NAMES = {"user": "user", "net": "network", "ipc": "ipc", "uts": "uts"}
 
 
 class _Values(msgspec.Struct):
@@ -113,15 +115,23 @@ class Blueprint:
                 self.places.cgroup(self._hierarchy),
                 self._limits(),
             ),
-            sandbox.Namespaces(self.places, self._namespaces(), self.hostname),
+            *([sandbox.IdBlock(self.places)] if self._own_users else []),
+            sandbox.Namespaces(self.places, self._namespaces(), self.hostname, self._own_users),
         ]
         if self.network == "pod":
             operations.append(sandbox.AttachNetwork(self.places, self._ports()))
         aliases = tuple((alias.ip, tuple(alias.hostnames)) for alias in self.pod.spec.host_aliases)
         operations.append(sandbox.EtcFiles(self.places, self.hostname, self.network, aliases))
-        operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777))
-        operations += volumes.operations(self.pod, self._sources, self.places.memory_volumes, self._disk_volumes())
+        owner = PodRoot(self.places.id_blocks, self.places.uid) if self._own_users else HOST_ROOT
+        operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777, owner=owner))
+        operations += volumes.operations(
+            self.pod, self._sources, self.places.memory_volumes, self._disk_volumes(), owner
+        )
         return operations
+
+    @property
+    def _own_users(self) -> bool:
+        return self.pod.spec.host_users is False
 
     def _limits(self) -> Limits:
         """The sum, where every container is limited. What the host lacks is for each container to report."""
@@ -160,15 +170,21 @@ class Blueprint:
         upper, work = (self._layer(index, attempt) / name for name in ("upper", "work"))
         for path in (upper, work):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        ids = self.places.ids if self._own_users else None
+        if ids is not None:
+            os.chown(upper, ids, ids)  # an overlay shows its upper directory's owner on "/"
         cgroup = self.places.cgroup(self._hierarchy).child(container.name)
+        joined = ("user", *self._namespaces()) if self._own_users else self._namespaces()
         surroundings = Surroundings(
             upper=str(upper),
             work=str(work),
             cgroups_path=self._hierarchy.name(cgroup.path),
-            namespaces={_OCI_NAMES[kind]: str(self.places.namespace(kind)) for kind in self._namespaces()},
+            namespaces={_OCI_NAMES[kind]: str(self.places.namespace(kind)) for kind in joined},
             etc={path: str(self.places.etc(path.rpartition("/")[2])) for path in ETC_FILES},
             volumes={volume.name: str(self._volume(volume)) for volume in self.pod.spec.volumes},
             shm=str(self._shm()),
+            ids=ids,
+            mapped=volumes.mapped(self.pod),
         )
         env = environment.resolve(self.pod, container, self._sources)
         config = compile_container(self.pod, container, image=view, surroundings=surroundings, env=env)

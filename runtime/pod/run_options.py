@@ -37,6 +37,7 @@ _OPTIONS = {
     "securityContext": "--user",
     pod_annotations.PIDS_LIMIT: "--pids",
     pod_annotations.NETWORK: "--network",
+    "hostUsers": "--userns",
     pod_annotations.USER: "--user",
     "name": "--name",
 }
@@ -57,6 +58,7 @@ def pod_from_run_options(
     workdir: str | None = None,
     user: str | None = None,
     network: str = "pod",
+    userns: str = "host",
     hostname: str | None = None,
     stdin: bool = False,
     tty: bool = False,
@@ -65,14 +67,16 @@ def pod_from_run_options(
     """A pod with one container, named as the pod; raises BadInput with a line for each faulty option.
 
     `command` replaces the image's cmd and keeps its entrypoint. `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user`
-    USER[:GROUP] by number or name, `network` "pod", "host" or "none". `memory` may be written as
-    Docker does, whose 64m and 64M are both 64 MiB, or as Kubernetes does (64Mi).
+    USER[:GROUP] by number or name, `network` "pod", "host" or "none", `userns` "host" or "auto". `memory` may
+    be written as Docker does, whose 64m and 64M are both 64 MiB, or as Kubernetes does (64Mi).
     """
     marks: dict[str, str] = {}
     if pids is not None:
         marks[pod_annotations.PIDS_LIMIT] = str(pids)
     if network not in ("pod", "host", "none"):
         raise BadInput(f"--network: unknown network {shown(network)}", remedy="pod, host or none")
+    if userns not in ("host", "auto"):
+        raise BadInput(f"--userns: unknown user namespace {shown(userns)}", remedy="host or auto")
     if network == "none":
         marks[pod_annotations.NETWORK] = network
     limits = {"memory": Quantity(_memory(memory or "")), "cpu": Quantity(cpus or "")}
@@ -97,6 +101,7 @@ def pod_from_run_options(
             restart_policy=restart_policy,
             hostname=hostname or "",
             host_network=network == "host",
+            host_users=False if userns == "auto" else None,
         ),
     )
     _set_user(pod, user)

@@ -9,18 +9,22 @@ import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cgroups import hierarchy as cgroup_hierarchy
 from cgroups.cgroup import Cgroup, prepare
 from cgroups.controllers import Limits
 from cgroups.hierarchy import V2_CONTROLLERS, Hierarchy
 from kernel import process
-from kernel.errors import Conflict, NotFound
+from kernel.errors import Conflict, ContainerError, NotFound
 from kernel.operation import Assembly, Operation
-from kernel.pidfd import pidfd_open, pidfd_send_signal
+from kernel.pidfd import pidfd_open, pidfd_send_signal, wait_pidfd
 from netns import namespace
 from netns.loopback import raise_loopback
+from rootfs.idmap import IdMaps, write_maps
+from runtime.channel import Channel, error_from
+from runtime.pod import idblocks
+from runtime.pod.idblocks import IdBlocks
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +67,15 @@ class Places:
     def overlay(self) -> Path:
         """Upper layers, and below .volumes the volumes on disk; container names never begin with a dot."""
         return self.settings.overlay / self.uid
+
+    @property
+    def id_blocks(self) -> IdBlocks:
+        return IdBlocks(self.settings.root)
+
+    @property
+    def ids(self) -> int | None:
+        """The first id of the host that the pod's own users have; None without such users."""
+        return self.id_blocks.find(self.uid)
 
     def cgroup(self, hierarchy: Hierarchy) -> Cgroup:
         return rawpod_cgroup(self.settings, hierarchy).child(self.uid)
@@ -117,21 +130,82 @@ class PodCgroup(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class IdBlock(Operation):
+    """65,536 ids of the host for the pod's own users."""
+
+    places: Places
+
+    def describe(self) -> str:
+        return f"allot {idblocks.SIZE} user ids to {self.places.uid}"
+
+    def execute(self, assembly: Assembly) -> None:
+        self.places.id_blocks.acquire(self.places.uid)
+
+    def undo(self, assembly: Assembly) -> None:
+        self.places.id_blocks.release(self.places.uid)
+
+
+@dataclass(frozen=True, slots=True)
 class Namespaces(Operation):
     """The pod's namespaces, held by bind mounts and by no process, so that none has to live for them.
 
-    The caller makes them in its own place and steps back at once: no process is forked for it.
+    The caller makes them in its own place and steps back at once: no process is forked for it. There is no way back
+    from a user namespace: with `users`, a process makes it and those that are to belong to it, and ends once they are
+    pinned.
     """
 
     places: Places
     kinds: tuple[str, ...]
     hostname: str
+    users: bool = False
 
     def describe(self) -> str:
-        return f"pin new namespaces {', '.join(self.kinds)} in {self.places.directory / 'ns'}"
+        kinds = ("user", *self.kinds) if self.users else self.kinds
+        return f"pin new namespaces {', '.join(kinds)} in {self.places.directory / 'ns'}"
 
     def execute(self, assembly: Assembly) -> None:
         (self.places.directory / "ns").mkdir(mode=0o700, exist_ok=True)
+        if self.users:
+            self._by_another_process()
+        else:
+            self._in_our_place()
+
+    def _by_another_process(self) -> None:
+        ids = self.places.ids
+        assert ids is not None, "IdBlock comes first"
+        mapping = ((0, ids, idblocks.SIZE),)
+        ours, theirs = Channel.pair()
+        child = process.clone3(process.CLONE_NEWUSER | sum(_FLAGS[kind] for kind in self.kinds))
+        if child.pid == 0:
+            self._furnish_and_wait(ours, theirs)
+        theirs.close()
+        try:
+            write_maps(child.pid, IdMaps(mapping, mapping))
+            ours.send("mapped")
+            message, _ = ours.receive()
+            if message is None or message["kind"] != "furnished":
+                raise error_from(message) if message else ContainerError("the pod's first process was killed")
+            for kind in ("user", *self.kinds):
+                namespace.pin(child.pid, kind, self.places.namespace(kind))
+        finally:
+            ours.close()
+            wait_pidfd(child.pidfd)
+            os.close(child.pidfd)
+
+    def _furnish_and_wait(self, ours: Channel, theirs: Channel) -> NoReturn:
+        try:
+            ours.close()
+            theirs.forward_events()
+            theirs.receive()
+            self._furnish()
+            theirs.send("furnished")
+            theirs.receive()  # the end of the stream: all is pinned
+        except BaseException as error:
+            theirs.send_error(error, "furnish the pod's namespaces")
+        finally:
+            os._exit(0)
+
+    def _in_our_place(self) -> None:
         home = {kind: os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in self.kinds}
         try:
             process.unshare(sum(_FLAGS[kind] for kind in self.kinds))
@@ -153,7 +227,7 @@ class Namespaces(Operation):
             raise_loopback()
 
     def undo(self, assembly: Assembly) -> None:
-        for kind in self.kinds:
+        for kind in ("user", *self.kinds):
             namespace.unpin(self.places.namespace(kind))
 
 
@@ -201,6 +275,8 @@ class EtcFiles(Operation):
             path = self.places.etc(name)
             path.write_text(text)
             path.chmod(0o644)
+            if (owner := self.places.ids) is not None:
+                os.chown(path, owner, owner)
 
     def _contents(self) -> dict[str, str]:
         from netns.hosts import host_resolv_conf, hosts_file
@@ -250,6 +326,8 @@ def release(settings: Settings, uid: str, *, network: bool, timeout: float = 5.0
     if network:
         network_of(settings).detach(uid, namespace_gone=True)
     remove_tree(places.overlay)
+    # After the last file that bears one of its ids.
+    places.id_blocks.release(uid)
 
 
 def tidy(settings: Settings) -> None:

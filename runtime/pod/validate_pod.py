@@ -48,6 +48,9 @@ def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, 
         yield Fault((*path, "hostname"), f"{shown(spec.hostname)} is not a host's name", rule)
     if spec.node_name and (rule := names.subdomain(spec.node_name)):
         yield Fault((*path, "nodeName"), f"{shown(spec.node_name)} is not a node's name", rule)
+    if spec.host_users is False and spec.host_network:
+        # Kubernetes' own rule: the host's network belongs to the host's users.
+        yield Fault((*path, "hostUsers"), "false does not go with hostNetwork: true", "one of them")
     yield from _host_aliases(spec, (*path, "hostAliases"))
     if spec.security_context:
         yield from _security(spec.security_context, spec.host_network, (*path, "securityContext"))

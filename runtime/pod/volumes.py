@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from kernel.operation import Assembly, Operation
 from rootfs.volumes import VolumeFile, check_host_path, make_empty, mount_memory, unmount_memory, write_files
 from runtime.pod.environment import MissingReference, Sources
+from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.objects import KeyToPath, Pod, Volume
 from runtime.pod.quantities import memory_bytes
 
@@ -41,12 +42,13 @@ class MemoryDirectory(Operation):
     path: Path
     size: int = 0
     mode: int = 0o777
+    owner: PodRoot = HOST_ROOT
 
     def describe(self) -> str:
         return f"mount tmpfs -> {self.path}" + (f" [size={self.size}]" if self.size else "")
 
     def execute(self, assembly: Assembly) -> None:
-        mount_memory(self.path, self.size, mode=self.mode)
+        mount_memory(self.path, self.size, mode=self.mode, owner=self.owner.id())
 
     def undo(self, assembly: Assembly) -> None:
         unmount_memory(self.path)
@@ -58,12 +60,13 @@ class KeyFiles(Operation):
 
     path: Path
     files: tuple[VolumeFile, ...] = field(repr=False)
+    owner: PodRoot = HOST_ROOT
 
     def describe(self) -> str:
         return f"write {', '.join(file.path for file in self.files) or 'nothing'} to {self.path}"
 
     def execute(self, assembly: Assembly) -> None:
-        write_files(self.path, self.files)
+        write_files(self.path, self.files, owner=self.owner.id())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,25 @@ def directory_of(volume: Volume, memory: Path, disk: Path) -> Path:
     return (disk if on_disk else memory) / volume.name
 
 
-def operations(pod: Pod, sources: Sources, memory: Path, disk: Path) -> Iterator[Operation]:
-    """What sets the pod's volumes up. Raises MissingReference for a ConfigMap or Secret that is not there."""
+def mapped(pod: Pod) -> frozenset[str]:
+    """The volumes that a pod with users of its own has id-mapped, so that files keep the container's ids on disk.
+
+    Not those in memory, which are the pod's alone and belong to its users as they are: tmpfs maps ids only from Linux
+    6.3 on. Not devices: what gives access to them is the device cgroup and their mode.
+    """
+    return frozenset(
+        volume.name
+        for volume in pod.spec.volumes
+        if (volume.host_path is not None and volume.host_path.type not in ("CharDevice", "BlockDevice"))
+        or (volume.empty_dir is not None and volume.empty_dir.medium != "Memory")
+    )
+
+
+def operations(pod: Pod, sources: Sources, memory: Path, disk: Path, owner: PodRoot = HOST_ROOT) -> Iterator[Operation]:
+    """What sets the pod's volumes up. Raises MissingReference for a ConfigMap or Secret that is not there.
+
+    `owner` is who has the volumes in memory.
+    """
     for volume in pod.spec.volumes:
         path = directory_of(volume, memory, disk)
         if volume.host_path is not None:
@@ -101,17 +121,19 @@ def operations(pod: Pod, sources: Sources, memory: Path, disk: Path) -> Iterator
                 raise MissingReference(f"ConfigMap {source.name!r} of volume {volume.name!r} not found")
             data = {key: text.encode() for key, text in config_map.data.items()} if config_map else {}
             data |= {key: b64decode(text) for key, text in config_map.binary_data.items()} if config_map else {}
-            yield KeyFiles(path, _files(volume.name, data, source.items, source.default_mode, bool(source.optional)))
+            files = _files(volume.name, data, source.items, source.default_mode, bool(source.optional))
+            yield KeyFiles(path, files, owner)
         elif volume.secret is not None:
             named = volume.secret
             secret = sources.secrets.get(named.secret_name)
             if secret is None and not named.optional:
                 raise MissingReference(f"Secret {named.secret_name!r} of volume {volume.name!r} not found")
             data = {key: b64decode(text) for key, text in secret.data.items()} if secret else {}
-            yield KeyFiles(path, _files(volume.name, data, named.items, named.default_mode, bool(named.optional)))
+            files = _files(volume.name, data, named.items, named.default_mode, bool(named.optional))
+            yield KeyFiles(path, files, owner)
         elif volume.empty_dir is not None and volume.empty_dir.medium == "Memory":
             limit = volume.empty_dir.size_limit
-            yield MemoryDirectory(path, memory_bytes(limit) if limit else 0)
+            yield MemoryDirectory(path, memory_bytes(limit) if limit else 0, owner=owner)
         else:
             yield EmptyDirectory(path)
 

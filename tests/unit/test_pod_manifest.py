@@ -103,7 +103,10 @@ ROWS: dict[str, tuple[str, str]] = {
     "known field": (container("livenessProbe: {exec: {}}"), r"livenessProbe: not supported by rawpod yet"),
     "known pod field": (spec("serviceAccountName: x"), r"spec\.serviceAccountName: not supported by rawpod yet"),
     "init containers": (spec("initContainers: [{}]"), r"spec\.initContainers: not supported by rawpod yet"),
-    "user namespace": (spec("hostUsers: false"), r"spec\.hostUsers: not supported by rawpod yet"),
+    "user namespace of the host's network": (
+        spec("hostUsers: false\nhostNetwork: true"),
+        r"spec\.hostUsers: false does not go with hostNetwork: true",
+    ),
     "deadline": (spec("activeDeadlineSeconds: 5"), r"activeDeadlineSeconds: not supported by rawpod yet"),
     "termination message": (container("terminationMessagePath: /x"), r"not supported by rawpod yet"),
     "sub path": (
