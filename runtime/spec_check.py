@@ -57,6 +57,11 @@ def faults(config: spec.Config) -> Iterator[str]:
         yield f"ociVersion: {config.oci_version!r} is not a version that begins with 1."
     if config.root is None and not _has_overlay_root(config):
         yield "root: missing (a path, or a first mount of type overlay on '/')"
+    if _has_overlay_root(config):
+        given = [option.partition("=")[0] for option in config.mounts[0].options]
+        for name in ("lowerdir", "upperdir", "workdir"):
+            if name not in given:
+                yield f"mounts[0].options: no {name}= (an overlay that is the root needs it)"
     if config.root is not None and (not config.root.path or "\0" in config.root.path):
         yield f"root.path: {config.root.path!r} is not a path"
     yield from mount_faults(config)

@@ -126,7 +126,14 @@ def test_a_faulty_variable_is_not_shown() -> None:
 
 def test_an_overlay_on_the_root_takes_the_place_of_root_path() -> None:
     tree = {key: value for key, value in MINIMAL.items() if key != "root"}
-    tree["mounts"] = [{"destination": "/", "type": "overlay", "source": "overlay", "options": ["lowerdir=/a"]}]
+    tree["mounts"] = [
+        {
+            "destination": "/",
+            "type": "overlay",
+            "source": "overlay",
+            "options": ["lowerdir=/a", "upperdir=/u", "workdir=/w"],
+        }
+    ]
     spec.check(spec.load(json.dumps(tree).encode()))
 
 
