@@ -2,8 +2,9 @@
 
 From the child: `event`s of its system calls where somebody listens, `ask` for what only the parent can do, `console`
 with the terminal's descriptor, `created` when the container is assembled, `failed` with the error. From the parent:
-`done` after `ask`, and `start`. After `start` the end of the stream, the socket being close-on-exec, is the news that
-execve succeeded. The relay between the two (kernel/relay.py) writes the bare errno if it did not.
+`done` after `ask`, `kept` where another process will start the container, and `start`. After `start` the end of the
+stream, the socket being close-on-exec, is the news that execve succeeded. The relay between the two (kernel/relay.py)
+writes the bare errno if it did not.
 
 A container that is started by another process than its creator waits at a `Gate` instead: a socket in its state
 directory, where the starting process connects and says the same `start` on a channel of its own.

@@ -107,7 +107,8 @@ class Container:
     def kill(self) -> None:
         """End every process of the container, frozen ones too."""
         if self.cgroup is not None:
-            self.cgroup.kill()
+            if self.cgroup.exists():
+                self.cgroup.kill()
         elif self.pidfd >= 0:
             self.signal(_SIGKILL)
 

@@ -88,6 +88,9 @@ def create(
         on_failure.call(theirs.close)
         on_failure.call(state.forget, directory)
         gate = Gate(directory) if detached else None
+        record = _record(container_id, config, os.fspath(bundle), cgroup, scope)
+        # Before anything exists: should we be killed, what is to be taken back is known.
+        state.save(directory, record)
         assembly = Assembly()
         done = operation.run(steps.parent, assembly)
         on_failure.call(done.undo)
@@ -110,30 +113,34 @@ def create(
             gate.close()
         on_failure.call(_end, child.pidfd)
         assembly.pid = child.pid
-        record = State(
-            oci_version=spec.OCI_VERSION,
-            id=container_id,
-            status=Status.CREATING,
-            bundle=os.fspath(bundle),
-            pid=child.pid,
-            annotations=config.annotations,
-            process_start_time=process_start_time(child.pid),
-            cgroup=cgroup.path if cgroup else "",
-            scope=scope.name if scope else "",
-            rootfs=config.root.path if config.root else "",
-            created=_now(),
-            hooks=_later_hooks(config.hooks),
-        )
+        record.pid, record.process_start_time = child.pid, process_start_time(child.pid)
         container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
         container.warnings = warnings + not_granted
         container.console_fd = _follow(record.id, ours, steps, done)
-        if detached:
-            ours.close()
         container.save(Status.CREATED)
+        if detached:
+            # Until it hears this the process ends with us, and nobody is left waiting whom no state tells of.
+            ours.send("kept")
+            ours.close()
         while assembly.fds:
             os.close(assembly.fds.popitem()[1])
     os.close(extras.relay)
     return container
+
+
+def _record(container_id: str, config: spec.Config, bundle: str, cgroup: Cgroup | None, scope: Scope | None) -> State:
+    return State(
+        oci_version=spec.OCI_VERSION,
+        id=container_id,
+        status=Status.CREATING,
+        bundle=bundle,
+        annotations=config.annotations,
+        cgroup=cgroup.path if cgroup else "",
+        scope=scope.name if scope else "",
+        rootfs=config.root.path if config.root else "",
+        created=_now(),
+        hooks=_later_hooks(config.hooks),
+    )
 
 
 def _extras(

@@ -88,6 +88,9 @@ def assemble_and_become(
         stage.doing = "wait for start"
         channel.send("created")
         if gate is not None:
+            kept, _ = channel.receive()
+            if kept is None:
+                os._exit(125)
             channel.close()
             channel = gate.wait()
         message, _ = channel.receive()
