@@ -46,6 +46,7 @@ def run(invocation: Invocation) -> int:
         container.kill()
         container.wait_end()
     delete(container, directory)
+    invocation.warn(container.warnings)
     return 0
 
 

@@ -50,7 +50,8 @@ def run(invocation: Invocation) -> int:
     directory = invocation.directory(container_id)
     record = current(directory)
     _check_status(record, parsed)
-    process = _process(parsed, bundle.kept_config(directory))
+    config = bundle.kept_config(directory)
+    process = _process(parsed, config)
     console_socket = parsed.text("--console-socket")
     detach = parsed.flag("--detach")
     if console_socket and not process.terminal:
@@ -62,6 +63,7 @@ def run(invocation: Invocation) -> int:
         _cgroup(record, parsed.text("--cgroup")),
         process,
         (0, 1, 2),
+        linux=config.linux,
         preserve_fds=create.preserved(parsed.number("--preserve-fds")),
     )
     if console is not None and console_socket:
