@@ -18,9 +18,9 @@ _LIBC = ctypes.CDLL("libc.so.6", use_errno=True)
 # Calls without a libc wrapper. From 424 on, all architectures share the numbers (arch/*/tools/syscall*.tbl).
 _NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {"pivot_root": 155, "capget": 125, "capset": 126, "keyctl": 250, "ioprio_set": 251, "bpf": 321}
-    | {"set_mempolicy": 238, "sched_setattr": 314},
+    | {"set_mempolicy": 238, "sched_setattr": 314, "seccomp": 317},
     "aarch64": {"pivot_root": 41, "capget": 90, "capset": 91, "keyctl": 219, "ioprio_set": 30, "bpf": 280}
-    | {"set_mempolicy": 237, "sched_setattr": 274},
+    | {"set_mempolicy": 237, "sched_setattr": 274, "seccomp": 277},
 }
 _SHARED_NUMBERS = {
     "pidfd_send_signal": 424,

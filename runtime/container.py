@@ -85,7 +85,13 @@ class Container:
                 channel.send("start")
             except BrokenPipeError:
                 raise ContainerError(f"container {self.id!r} ended before it was started") from None
-            message, _ = channel.receive()
+            message, fds = channel.receive()
+            if message is not None and message["kind"] == "listener":
+                from runtime.confinement import hand_over
+
+                hand_over(message, fds, self._state, self.pid)
+                channel.send("done")
+                message, _ = channel.receive()
         finally:
             channel.close()
         if message is not None:

@@ -16,7 +16,7 @@ from runtime.channel import Channel, Gate, error_from
 from runtime.cloning import clone
 from runtime.container import Container
 from runtime.ids import check_id
-from runtime.init import Extras, assemble_and_become, host_bounding_set
+from runtime.init import Extras, assemble_and_become, host_bounding_set, seccomp_filter
 from runtime.limits import settable_limits
 from runtime.ownership import own_pipes
 from runtime.state import State, Status
@@ -69,7 +69,6 @@ def create(
         raise ContainerError(f"container {container_id!r} has no process to run")
     limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
-    keyring = session_keyring(container_id) if new_keyring else ""
     steps = plan.build(
         config,
         os.fspath(bundle),
@@ -78,7 +77,7 @@ def create(
         os.fspath(hierarchy.mount),
         scope,
         container_id=container_id,
-        keyring=keyring,
+        keyring=session_keyring(container_id) if new_keyring else "",
     )
     _claim(directory, container_id)
     extras, not_granted = _extras(config, container_id, os.fspath(bundle), preserve_fds, parent_death_signal)
@@ -90,7 +89,6 @@ def create(
         on_failure.call(state.forget, directory)
         gate = Gate(directory) if detached else None
         record = _record(container_id, config, os.fspath(bundle), cgroup, scope)
-        record.keyring = keyring
         # Before anything exists: should we be killed, what is to be taken back is known.
         state.save(directory, record)
         assembly = Assembly()
@@ -162,6 +160,7 @@ def _extras(
         linux=linux,
         hooks=tuple(config.hooks.start_container) if config.hooks else (),
         subject=plan_process.subject_of(config, container_id, bundle),
+        filter=seccomp_filter(linux),
     )
     return extras, warnings
 

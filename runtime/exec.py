@@ -24,10 +24,10 @@ from kernel.process import (
 from kernel.scheduling import sched_setaffinity
 from rootfs.devices import open_terminal
 from runtime import labels, spec, state
-from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process
+from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process, session_keyring
 from runtime.capabilities import ALL
 from runtime.channel import Channel, error_from
-from runtime.init import Extras, Stage, become, host_bounding_set, own_session, take_terminal
+from runtime.init import Extras, Stage, become, host_bounding_set, own_session, seccomp_filter, take_terminal
 from runtime.spec_check import check_process
 from runtime.user_namespace import BecomeRoot
 
@@ -48,7 +48,8 @@ def exec_in(
     process: spec.Process,
     stdio: tuple[int, int, int],
     *,
-    linux: spec.Linux | None = None,
+    linux: spec.Linux | None,
+    new_keyring: bool = True,
     preserve_fds: int = 0,
 ) -> tuple[Child, int | None]:
     """Run `process` in the container that `record` tells of; the child and, for a terminal, its master's descriptor.
@@ -56,7 +57,7 @@ def exec_in(
     The caller becomes the parent. From here on its own new children would be born in the container's pid namespace:
     it is for a process that does nothing else. Raises NotFound when the container has ended, CommandNotFound,
     CommandNotExecutable and ContainerError as `Container.start` does. `linux` is the container's own, of which the
-    process has personality and memory policy too; `preserve_fds` is as for create.
+    process has personality, memory policy and seccomp filter too; `preserve_fds` and `new_keyring` are as for create.
     """
     check_process(process)
     labels.check(process)
@@ -67,17 +68,18 @@ def exec_in(
     # (CVE-2016-9962); execve makes it dumpable again.
     credentials.set_dumpable(False)
     available = ALL if joined & CLONE_NEWUSER else host_bounding_set()
-    extras = Extras(relay.make(), available, preserve_fds, linux=linux)
+    extras = Extras(relay.make(), available, preserve_fds, linux=linux, filter=seccomp_filter(linux))
     ours, theirs = Channel.pair()
     try:
         setns(target, CLONE_NEWPID)
         child = _clone(process.exec_cpu_affinity, cgroup_fd)
         if child.pid == 0:
             ours.close()
-            _join_and_become(target, joined, process, stdio, theirs, extras, record.keyring)
+            keyring = session_keyring(record.id) if new_keyring else ""
+            _join_and_become(target, joined, process, stdio, theirs, extras, keyring)
         theirs.close()
         try:
-            return child, _started(ours)
+            return child, _started(ours, record, child.pid)
         except BaseException:
             # Not to be left as a zombie: the container's own end would wait for it (pid_namespaces(7)).
             wait_pidfd(child.pidfd)
@@ -161,7 +163,7 @@ def _join_and_become(
         os._exit(getattr(error, "exit_code", 125))
 
 
-def _started(channel: Channel) -> int | None:
+def _started(channel: Channel, record: state.State, pid: int) -> int | None:
     console: int | None = None
     while True:
         message, fds = channel.receive()
@@ -169,5 +171,10 @@ def _started(channel: Channel) -> int | None:
             return console
         if message["kind"] == "console":
             (console,) = fds
+        elif message["kind"] == "listener":
+            from runtime.confinement import hand_over
+
+            hand_over(message, fds, record, pid)
+            channel.send("done")
         else:
             raise error_from(message)

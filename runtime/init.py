@@ -26,13 +26,14 @@ from runtime.home import home_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from kernel.operation import Operation
     from runtime import spec
     from runtime.channel import Channel, Gate
     from runtime.hooks import Subject
+    from runtime.seccomp.compiler import Filter
 
 
 class Extras(Record):
@@ -40,6 +41,7 @@ class Extras(Record):
 
     `relay` is a descriptor of what payloads are executed through. `capabilities` are those that can be granted.
     Descriptors from 3 on, `preserve_fds` of them, are passed on. `hooks` are run last before the payload is executed.
+    `filter` is that of `linux.seccomp`.
     """
 
     relay: int
@@ -49,6 +51,7 @@ class Extras(Record):
     linux: spec.Linux | None = None
     hooks: tuple[spec.Hook, ...] = ()
     subject: Subject | None = None
+    filter: Filter | None = None
 
 
 class Stage:
@@ -142,7 +145,8 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
     stage.doing = f"change into {process.cwd!r}"
     entered = enter_directory(process.cwd)
     stage.doing = "take on the identity"
-    set_identity(process, extras.capabilities)
+    confine = seccomp_loader(process, channel, extras)
+    set_identity(process, extras.capabilities, until_loaded=confine is not None and not process.no_new_privileges)
     if extras.parent_death_signal:
         # After the change of user, which clears it (prctl(2)).
         credentials.set_parent_death_signal(extras.parent_death_signal)
@@ -162,7 +166,7 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
         stage.doing = "run hooks"
         run_start_hooks(extras.hooks, extras.subject)
     stage.doing = "execute"
-    program.execute(relay, channel.fileno(), found, process.args, environment)
+    program.execute(relay, channel.fileno(), found, process.args, environment, confine)
 
 
 def complete_environment(process: spec.Process) -> dict[str, str]:
@@ -192,8 +196,33 @@ def set_rlimits(limits: Sequence[spec.Rlimit]) -> None:
         rlimits.set_rlimit(0, names.RLIMITS[limit.type], limit.soft, limit.hard)
 
 
-def set_identity(process: spec.Process, available: int) -> None:
-    """Groups, user and the five capability sets, in the order that capabilities(7) leaves possible."""
+def seccomp_filter(linux: spec.Linux | None) -> Filter | None:
+    """The filter for a container's processes, made before clone3; None without a profile."""
+    if linux is None or linux.seccomp is None:
+        return None
+    from runtime import confinement
+
+    return confinement.prepare(linux.seccomp)
+
+
+def seccomp_loader(process: spec.Process, channel: Channel, extras: Extras) -> Callable[[], None] | None:
+    """What puts the seccomp filter in force, to be called last of all; None without a profile."""
+    filter, profile = extras.filter, extras.linux.seccomp if extras.linux else None
+    if filter is None or profile is None:
+        return None
+    from runtime import confinement  # loaded already, by whoever made `filter`
+
+    granted, _ = grant(process.capabilities, extras.capabilities)
+    sets = CapabilitySets(granted.effective, granted.permitted, granted.inheritable)
+    kept = None if process.no_new_privileges else sets
+    return lambda: confinement.load(filter, profile, channel, kept)
+
+
+def set_identity(process: spec.Process, available: int, *, until_loaded: bool = False) -> None:
+    """Groups, user and the five capability sets, in the order that capabilities(7) leaves possible.
+
+    With `until_loaded` the capability to load a seccomp filter is kept as well.
+    """
     user = process.user
     granted, _ = grant(process.capabilities, available)
     if user.umask is not None:
@@ -205,7 +234,12 @@ def set_identity(process: spec.Process, available: int) -> None:
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     credentials.set_keep_capabilities(False)
-    credentials.capset(CapabilitySets(granted.effective, granted.permitted, granted.inheritable))
+    sets = CapabilitySets(granted.effective, granted.permitted, granted.inheritable)
+    if until_loaded:
+        from runtime.confinement import keep_until_loaded
+
+        sets = keep_until_loaded(sets)
+    credentials.capset(sets)
     credentials.clear_ambient()
     credentials.raise_ambient(granted.ambient)
 

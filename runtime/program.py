@@ -18,7 +18,7 @@ from kernel.operation import Operation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from kernel.operation import Assembly
@@ -114,12 +114,22 @@ def relay_path(relay: int) -> str | int:
 
 
 def execute(
-    relay: str | int, status: int, program: str, args: Sequence[str], environment: Mapping[str, str]
+    relay: str | int,
+    status: int,
+    program: str,
+    args: Sequence[str],
+    environment: Mapping[str, str],
+    confine: Callable[[], None] | None = None,
 ) -> NoReturn:
-    """Become `program`, by way of the relay, which writes the errno to descriptor `status` should that fail."""
+    """Become `program`, by way of the relay, which writes the errno to descriptor `status` should that fail.
+
+    `confine` is called last before: what it forbids is not needed any more.
+    """
     events.emit("execve", {"path": program, "args": list(args)})
     # The relay closes it again, at the moment of its own execve.
     fcntl.fcntl(status, fcntl.F_SETFD, 0)
+    if confine is not None:
+        confine()
     try:
         os.execve(relay, [str(status), program, *args], environment)
     except OSError as error:

@@ -44,7 +44,6 @@ def unsupported(config: spec.Config) -> list[str]:
 
 def _unsupported_linux(linux: spec.Linux) -> list[str]:
     names = {
-        "seccomp": linux.seccomp,
         "intelRdt": linux.intel_rdt,
     }
     paths = [f"linux.{name}" for name, value in names.items() if value]
@@ -122,6 +121,10 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
     yield from device_faults(linux)
     yield from user_faults(config, linux)
     yield from time_faults(linux)
+    if linux.seccomp is not None:
+        from runtime.seccomp.check import faults as seccomp_faults
+
+        yield from seccomp_faults(linux.seccomp)
     if linux.resources:
         yield from spec_resources_check.faults(linux.resources)
 

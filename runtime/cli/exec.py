@@ -52,10 +52,12 @@ def exec_(
             raise BadInput(f"variable {variable!r} is not of the form K=V")
         process.env = [entry for entry in process.env if not entry.startswith(f"{key}=")] + [variable]
     cgroup = status["rawpod"]["containers"][container]["cgroup"]
-    return _run(bundle, cgroup, process, interactive).shell
+    return _run(bundle, cgroup, process, config.linux, interactive).shell
 
 
-def _run(bundle: os.PathLike[str], cgroup: str, process: spec.Process, interactive: bool) -> ExitStatus:
+def _run(
+    bundle: os.PathLike[str], cgroup: str, process: spec.Process, linux: spec.Linux | None, interactive: bool
+) -> ExitStatus:
     """Start the process and copy its streams until it ends."""
     from pathlib import Path
 
@@ -66,7 +68,7 @@ def _run(bundle: os.PathLike[str], cgroup: str, process: spec.Process, interacti
     stdout_pipe, stderr_pipe = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     theirs = (stdin[0], stdout_pipe[1], stderr_pipe[1])
     record = state.load(Path(bundle))
-    child, console = runtime_exec.exec_in(record, Cgroup(cgroup), process, theirs)
+    child, console = runtime_exec.exec_in(record, Cgroup(cgroup), process, theirs, linux=linux)
     for fd in {null, *theirs}:
         os.close(fd)
     loop = Loop()

@@ -46,7 +46,6 @@ def run(invocation: Invocation) -> int:
         container.kill()
         container.wait_end()
     delete(container, directory)
-    invocation.warn(container.warnings)
     return 0
 
 

@@ -47,6 +47,24 @@ def features() -> dict[str, Any]:
             "capabilities": list(CAPABILITIES),
             "mountExtensions": {"idmap": {"enabled": True}},
             "cgroup": {"v1": False, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
+            "seccomp": _seccomp(),
         },
         "potentiallyUnsafeConfigAnnotations": [],
+    }
+
+
+def _seccomp() -> dict[str, Any]:
+    from kernel.seccomp import flag_available
+    from runtime.seccomp.architectures import ARCHITECTURES
+    from runtime.seccomp.compiler import FLAGS
+    from runtime.seccomp.conditions import OPERATORS
+    from runtime.seccomp.rules import ACTIONS
+
+    return {
+        "enabled": True,
+        "actions": sorted(ACTIONS),
+        "operators": sorted(OPERATORS),
+        "archs": sorted(ARCHITECTURES),
+        "knownFlags": sorted(FLAGS),
+        "supportedFlags": sorted(name for name, flag in FLAGS.items() if flag_available(flag)),
     }

@@ -27,15 +27,6 @@ def report(error: Exception, log: str, log_format: str) -> None:
         _append(log, _line(line, log_format, "error"))
 
 
-def warn(message: str, log: str, log_format: str) -> None:
-    """Write a warning to the log or, where there is none, to standard error (runtime.md, "Warnings")."""
-    line = " ".join(message.split("\n"))
-    if log:
-        _append(log, _line(line, log_format, "warning"))
-    else:
-        _write(2, f"rawpod-oci: warning: {line}\n".encode(errors="replace"))
-
-
 def timed(work: Callable[[], int], log: str, log_format: str) -> int:
     """Do the work and log every system call, request and cgroup write of it with the milliseconds since the last."""
     begun = [time.monotonic()]

@@ -63,8 +63,6 @@ class Invocation(Struct):
     parsed: Parsed
     cgroup_manager: str = "cgroupfs"
     debug: bool = False
-    log: str = ""
-    log_format: str = "text"
 
     def container_id(self) -> str:
         """The first word, checked. Raises BadInput: it becomes the name of a directory."""
@@ -79,15 +77,6 @@ class Invocation(Struct):
         """Raise BadInput for words that nobody asked for."""
         if len(self.parsed.words) > count:
             raise BadInput(f"unexpected argument {self.parsed.words[count]!r}")
-
-    def warn(self, warnings: list[str]) -> None:
-        """Tell of what was left out or went wrong without being a failure, once."""
-        if warnings:
-            from runtime.oci.log import warn
-
-            for warning in warnings:
-                warn(warning, self.log, self.log_format)
-            warnings.clear()
 
     def directory(self, container_id: str) -> str:
         """Where a container's state is."""
@@ -144,8 +133,6 @@ def _run(command: str, rest: Sequence[str], given: Parsed) -> int:
         parsed=parsed,
         cgroup_manager=_cgroup_manager(given),
         debug=given.flag("--debug") or given.text("--log-level") == "debug",
-        log=given.text("--log"),
-        log_format=given.text("--log-format", "text"),
     )
     if given.text("--rootless", "auto") not in ("auto", "false"):
         raise BadInput(f"--rootless {given.text('--rootless')}: rawpod runs as root", remedy="leave it at auto")

@@ -18,7 +18,5 @@ def run(invocation: Invocation) -> int:
     """Open the gate; returns once the process executes."""
     container_id = invocation.container_id()
     invocation.no_more_words(1)
-    container = Container.load(invocation.directory(container_id))
-    container.start()
-    invocation.warn(container.warnings)
+    Container.load(invocation.directory(container_id)).start()
     return 0

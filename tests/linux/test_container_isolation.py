@@ -227,7 +227,7 @@ def test_a_joining_process_is_in_every_namespace_and_in_the_cgroup(box):
                 args=["sh", "-c", "hostname; readlink /proc/1/exe; cat /proc/self/cgroup | grep ^0; exit 9"],
                 env=["PATH=/bin"],
             )
-            child, _ = exec_in(state.load(box.bundle), container.cgroup, process, (0, write, write))
+            child, _ = exec_in(state.load(box.bundle), container.cgroup, process, (0, write, write), linux=None)
             os._exit(wait_pidfd(child.pidfd).shell)
         assert os.waitstatus_to_exitcode(os.waitpid(joiner, 0)[1]) == 9
         assert read().split() == ["box", "/bin/busybox", "0::/"]

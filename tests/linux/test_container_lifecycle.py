@@ -95,11 +95,10 @@ def test_a_step_that_fails_is_named_and_nothing_is_left(box):
 
 def test_a_description_with_something_unsupported_is_refused_by_name_before_anything_is_done(box):
     config = box.config("sh")
-    config.linux.seccomp = spec.Seccomp("SCMP_ACT_ALLOW")
     config.linux.intel_rdt = spec.IntelRdt()
     seen = []
     unsubscribe = events.subscribe(seen.append)
-    with pytest.raises(Exception, match=r"seccomp.*intelRdt"):
+    with pytest.raises(Exception, match="intelRdt"):
         box.create(config)
     unsubscribe()
     assert seen == []

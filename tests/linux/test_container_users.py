@@ -150,7 +150,7 @@ def test_exec_joins_the_user_namespace(users):
             try:
                 script = "id -u; cat /proc/self/uid_map; grep CapBnd /proc/self/status; readlink /proc/self/ns/user"
                 process = spec.Process("/", args=["sh", "-c", script], env=["PATH=/bin"])
-                payload, _ = exec_in(record, users.cgroup.child("box"), process, (0, writer, writer))
+                payload, _ = exec_in(record, users.cgroup.child("box"), process, (0, writer, writer), linux=None)
                 wait_pidfd(payload.pidfd)
             finally:
                 os._exit(0)
