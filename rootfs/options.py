@@ -63,11 +63,11 @@ _PROPAGATION = {
 }
 
 # Flags of the superblock, which fsconfig(2) takes by these names.
-_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion"})
+_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime"})
 
-# "silent" and "loud" steer what the kernel prints: a filesystem context always answers its caller instead. Without
-# "iversion" there is none, and no filesystem knows an option for that.
-_NOTHING_TO_DO = frozenset({"defaults", "silent", "loud", "noiversion"})
+# "silent" and "loud" steer what the kernel prints: a filesystem context always answers its caller instead. The counter
+# of an inode's versions is shown to no process; ext4, xfs and btrfs keep it always, since Linux 6.1.
+_NOTHING_TO_DO = frozenset({"defaults", "silent", "loud", "iversion", "noiversion"})
 
 
 class MountOptions(Record):

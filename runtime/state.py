@@ -117,7 +117,9 @@ def load(directory: Directory) -> State:
         with open(os.path.join(directory, FILE), "rb") as file:
             state = spec_codec.loads(State, file.read(), FILE)
     except FileNotFoundError:
-        raise NotFound(f"no container in {os.fspath(directory)!r}") from None
+        # Callers of runc look for the words "does not exist".
+        name = os.path.basename(os.fspath(directory))
+        raise NotFound(f"container {name!r} does not exist (no {FILE} in {os.fspath(directory)!r})") from None
     if state.status.can_kill and not alive(state):
         state.status = Status.STOPPED
     return state

@@ -100,6 +100,7 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
             send_descriptor(pidfd_socket, os.dup(container.pidfd), b"pidfd")
         if pid_file := parsed.text("--pid-file"):
             state.replace_file(pid_file, str(container.pid).encode())
+    invocation.warn(container)
     return container
 
 

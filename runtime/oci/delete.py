@@ -38,14 +38,15 @@ def run(invocation: Invocation) -> int:
         remove_directory(directory)
         return 0
     if not container.status.can_delete:
-        # A created one has executed nothing yet: runc and crun take its deletion for the wish to end it.
-        if not force and container.status != "created":
+        # A created one, too: runtime.md, "Delete". runc and crun kill it.
+        if not force:
             raise Conflict(
                 f"container {container_id!r} is {container.status}, not stopped", remedy="kill it, or use --force"
             )
         container.kill()
         container.wait_end()
     delete(container, directory)
+    invocation.warn(container)
     return 0
 
 

@@ -21,10 +21,20 @@ def report(error: Exception, log: str, log_format: str) -> None:
     message = str(error)
     if isinstance(error, OSError) and error.errno:
         message = os.strerror(error.errno).lower() + (f": {error.filename!r}" if error.filename else "")
+    _tell(message, log, log_format, "error")
+
+
+def warn(warnings: list[str], log: str, log_format: str) -> None:
+    """The same for what is no failure (runtime.md, "Warnings")."""
+    for message in warnings:
+        _tell(message, log, log_format, "warning")
+
+
+def _tell(message: str, log: str, log_format: str, level: str) -> None:
     line = " ".join(message.split("\n"))
-    _write(2, f"rawpod-oci: {line}\n".encode(errors="replace"))
+    _write(2, f"rawpod-oci: {'warning: ' if level == 'warning' else ''}{line}\n".encode(errors="replace"))
     if log:
-        _append(log, _line(line, log_format, "error"))
+        _append(log, _line(line, log_format, level))
 
 
 def timed(work: Callable[[], int], log: str, log_format: str) -> int:

@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runtime.container import Container
+
 DEFAULT_ROOT = "/run/rawpod/oci"
 
 _GLOBAL = (
@@ -63,6 +65,8 @@ class Invocation(Struct):
     parsed: Parsed
     cgroup_manager: str = "cgroupfs"
     debug: bool = False
+    log: str = ""
+    log_format: str = "text"
 
     def container_id(self) -> str:
         """The first word, checked. Raises BadInput: it becomes the name of a directory."""
@@ -77,6 +81,14 @@ class Invocation(Struct):
         """Raise BadInput for words that nobody asked for."""
         if len(self.parsed.words) > count:
             raise BadInput(f"unexpected argument {self.parsed.words[count]!r}")
+
+    def warn(self, container: Container) -> None:
+        """Tell the caller what was left out of the container, or failed and is no failure of the command; once."""
+        if container.warnings:
+            from runtime.oci.log import warn
+
+            warn(container.warnings, self.log, self.log_format)
+            container.warnings = []
 
     def directory(self, container_id: str) -> str:
         """Where a container's state is."""
@@ -133,7 +145,11 @@ def _run(command: str, rest: Sequence[str], given: Parsed) -> int:
         parsed=parsed,
         cgroup_manager=_cgroup_manager(given),
         debug=given.flag("--debug") or given.text("--log-level") == "debug",
+        log=given.text("--log"),
+        log_format=given.text("--log-format", "text"),
     )
+    if given.text("--log-format", "text") not in ("text", "json"):
+        raise BadInput(f"--log-format {given.text('--log-format')!r} is neither text nor json")
     if given.text("--rootless", "auto") not in ("auto", "false"):
         raise BadInput(f"--rootless {given.text('--rootless')}: rawpod runs as root", remedy="leave it at auto")
     execute: Callable[[Invocation], int] = module.run

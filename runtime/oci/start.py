@@ -18,5 +18,7 @@ def run(invocation: Invocation) -> int:
     """Open the gate; returns once the process executes."""
     container_id = invocation.container_id()
     invocation.no_more_words(1)
-    Container.load(invocation.directory(container_id)).start()
+    container = Container.load(invocation.directory(container_id))
+    container.start()
+    invocation.warn(container)
     return 0

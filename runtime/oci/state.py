@@ -51,5 +51,5 @@ def shown(record: State) -> dict[str, Any]:
         "rootfs": made,
         "created": record.created,
         "annotations": record.annotations,
-        "owner": "",
+        "owner": "root",
     }

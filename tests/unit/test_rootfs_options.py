@@ -36,12 +36,12 @@ def test_every_attribute_has_a_recursive_form(name: str) -> None:
     assert not recursive.data
 
 
-@pytest.mark.parametrize("name", ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion"])
+@pytest.mark.parametrize("name", ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime"])
 def test_superblock_flags_go_to_the_filesystem(name: str) -> None:
     assert options.parse([name]).superblock == (name,)
 
 
-@pytest.mark.parametrize("name", ["defaults", "silent", "loud", "noiversion"])
+@pytest.mark.parametrize("name", ["defaults", "silent", "loud", "iversion", "noiversion"])
 def test_names_that_say_what_is_so_anyway(name: str) -> None:
     assert options.parse([name]) == options.MountOptions()
 
