@@ -98,10 +98,10 @@ class Rules:
         multiplexed: dict[str, list[Rule]] = {}
         for group in profile.syscalls:
             answer = verdict(group.action, group.errno_ret)
-            alternatives = _alternatives(group.args)
+            several = alternatives(group.args)
             for name in group.names:
                 if architecture.name == "x86" and name in _MULTIPLEXED:
-                    multiplexed.setdefault(name, []).extend((answer, conditions) for conditions in alternatives)
+                    multiplexed.setdefault(name, []).extend((answer, conditions) for conditions in several)
                 number = table.get(name)
                 if number is None:
                     continue
@@ -109,7 +109,7 @@ class Rules:
                 if self.last < number and number & 0xF0000 == 0:
                     self.last = number
                 if group.args:
-                    self.conditional.setdefault(number, []).extend((answer, conditions) for conditions in alternatives)
+                    self.conditional.setdefault(number, []).extend((answer, conditions) for conditions in several)
                 elif answer != self.default:
                     self.plain.setdefault(number, answer)
         for name, rules in multiplexed.items():
@@ -138,7 +138,7 @@ class Rules:
             self.conditional.setdefault(outer, []).append((answer, (condition,)))
 
 
-def _alternatives(args: list[spec.SeccompArg]) -> list[tuple[Condition, ...]]:
+def alternatives(args: list[spec.SeccompArg]) -> list[tuple[Condition, ...]]:
     """Sets of conditions of which one must hold in full."""
     conditions = [(arg.index, arg.op, arg.value, arg.value_two) for arg in args]
     if len({arg.index for arg in args}) < len(args):

@@ -87,13 +87,20 @@ def test_a_filter_answers_what_the_rules_say(seed: int, machine: str) -> None:
             assert bpf.verdict(program, call) == expected(wanted, machine, call)
 
 
-def of_one_mind(wanted: spec.Seccomp, name: str) -> bool:
-    """Whether all rules for a call have one action. libseccomp 2.5 sometimes takes one rule's action for another's."""
+def reliable(wanted: spec.Seccomp, name: str) -> bool:
+    """Whether libseccomp's answer for a call is to be trusted.
+
+    Up to 2.6 it takes one rule's action for another's where there are several, and of `a <= 10 or a < 2^32 + 5` it
+    forgets the second part for a above 10: its tree of comparisons does not go on to the next rule on every way out.
+    """
     about = [entry for entry in wanted.syscalls if name in entry.names]
-    return len({rules.verdict(entry.action, entry.errno_ret) for entry in about}) < 2
+    if len({rules.verdict(entry.action, entry.errno_ret) for entry in about}) > 1:
+        return False
+    alternatives = [conditions for entry in about for conditions in rules.alternatives(entry.args)]
+    return len(alternatives) < 2 or all(len(one) == 1 and one[0][1] == "SCMP_CMP_EQ" for one in alternatives)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_a_filter_answers_what_libseccomps_answers(seed: int) -> None:
     random = Random(seed)
@@ -114,7 +121,7 @@ def test_a_filter_answers_what_libseccomps_answers(seed: int) -> None:
             continue
         numbers = (architecture or X86_64).numbers
         names = [name for name in numbers if numbers[name] == call.number]
-        if not all(of_one_mind(wanted, name) for name in names):
+        if not all(reliable(wanted, name) for name in names):
             continue
         newer = not any(name in entry.names for entry in wanted.syscalls for name in names)
         mine, other = bpf.verdict(ours, call), bpf.verdict(theirs, call)
