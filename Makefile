@@ -32,12 +32,19 @@ install:
 uninstall:
 	@PREFIX=$(PREFIX) scripts/install --remove
 
+# What needs no test runner goes beside the tests: there are two processors.
 check: setup-test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-static check-unit
+
+.PHONY: check-static check-unit
+check-static:
 	@$(VENV)/ruff format --check -q .
 	@$(VENV)/ruff check -q .
 	@$(VENV)/mypy --no-error-summary
 	@cd vagrant && ../$(VENV)/mypy --no-error-summary --strict -p harness
-	@$(VENV)/lint-imports > /tmp/rawpod-layers.$$$$ || { cat /tmp/rawpod-layers.$$$$; rm -f /tmp/rawpod-layers.$$$$; exit 1; }; rm -f /tmp/rawpod-layers.$$$$
+	@layers=$$($(VENV)/lint-imports) || { echo "$$layers"; exit 1; }
+
+check-unit:
 	@$(PYTEST) -q tests/unit
 
 test-native: setup-test
