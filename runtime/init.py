@@ -118,6 +118,9 @@ def own_session(stdio: tuple[int, int, int]) -> None:
     copies = [os.dup(fd) if fd < 3 else fd for fd in stdio]
     for target, fd in enumerate(copies):
         os.dup2(fd, target)
+        if fd != stdio[target]:
+            # Not until execve: whoever reads the creator's output waits for its end, and with a terminal it is over.
+            os.close(fd)
     # What is ignored stays so across execve (Python ignores SIGPIPE, a monitor more); the rest goes back by itself.
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) == _signal.SIG_IGN:

@@ -31,6 +31,17 @@ def test_the_bundles_terminal_goes_to_the_console_socket(box):
     assert text.startswith((b"/dev/pts/0\r\n", b"/dev/console\r\n"))
 
 
+def test_a_container_with_a_terminal_lets_go_of_the_creators_output(box):
+    """create --console-socket: containerd's shim reads the output to its end before it takes the terminal."""
+    box.process["terminal"] = True
+    with receiver() as console:
+        box.create("--console-socket", console.path).ok()
+        console.terminal()
+        held = [os.readlink(entry) for entry in os.scandir(f"/proc/{box.pid}/fd")]
+    assert "/dev/pts/0" in held
+    assert str(box.out) not in held
+
+
 def test_the_console_is_the_terminal(box):
     """config-linux.md, Default Devices: "`/dev/console` is set up if `terminal` is enabled ... by bind mounting the pty"."""
     box.process["terminal"] = True
