@@ -60,6 +60,7 @@ vm-%:
 	@vagrant/vm run --release $* --timeout 3000 -- make in-vm
 	@vagrant/vm run --release $* --systemd --timeout 900 -- packaging/check-units
 	@vagrant/vm run --release $* --systemd --timeout 900 -- packaging/check-supervisor
+	@vagrant/vm run --release $* --systemd --timeout 900 -- $(PYTEST) -q tests/systemd
 
 # Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure.
 .PHONY: in-vm

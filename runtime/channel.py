@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+# What ps(1) shows for the init stage until execve(2) gives it the payload's name.
+INIT_NAME = "rawpod:init"
+
 # One message is one packet; an event that does not fit (a path is at most 4 KiB) is cut to its name.
 MAX_PACKET = 64 * 1024
 _ERRNO_PACKET = 8  # no message in JSON is that short

@@ -15,7 +15,7 @@ from cgroups.cgroup import Cgroup
 from kernel.errors import Conflict, ContainerError, NotFound, SystemCallError
 from kernel.pidfd import ExitStatus, pidfd_send_signal, wait_pidfd
 from runtime import state
-from runtime.channel import Channel, Gate, error_from
+from runtime.channel import INIT_NAME, Channel, Gate, error_from
 from runtime.state import State, Status
 
 TYPE_CHECKING = False
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _ESRCH = 3
+
+
+def out_of_memory(container_id: str, cgroup: Cgroup | None) -> ContainerError | None:
+    """The error for a container that was not made because the kernel killed it for want of memory, None if not so."""
+    if cgroup is None or not cgroup.oom_kills():
+        return None
+    return ContainerError(
+        f"container {container_id!r} ran out of memory before its process was executed (memory.events: oom_kill)",
+        remedy="raise linux.resources.memory.limit; 2 MiB are enough to be assembled in",
+    )
 
 
 class Container:
@@ -96,9 +106,25 @@ class Container:
             channel.close()
         if message is not None:
             raise error_from(message)
+        if self._killed_before_execve():
+            raise out_of_memory(self.id, self.cgroup) or ContainerError(
+                f"container {self.id!r} was killed at its start"
+            )
         self.started = monotonic()
         self.save(Status.RUNNING)
         self._run_hooks("poststart", Status.RUNNING, self.pid)
+
+    def _killed_before_execve(self) -> bool:
+        """Whether the end of the channel was that of the init stage, whose name execve(2) would have changed."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        if not poller.poll(0):
+            return False
+        try:
+            with open(f"/proc/{self.pid}/comm") as file:
+                return file.read() == f"{INIT_NAME}\n"
+        except OSError:
+            return False  # collected already, by its parent
 
     def signal(self, signum: int) -> bool:
         """Signal the first process; False when it has ended already."""
@@ -151,11 +177,12 @@ class Container:
             if self.cgroup.populated():
                 # A process that joined from outside is no child of the container's first one.
                 self.cgroup.kill()
-            self.cgroup.delete()
-        if self._state.scope:
-            from cgroups.systemd import stop_scope
+            if self._state.scope:
+                from cgroups.systemd import stop_scope
 
-            stop_scope(self._state.scope)
+                # Before the directory goes: systemd waits for its cgroup.events to say that it is empty.
+                stop_scope(self._state.scope)
+            self.cgroup.delete()
         state.forget(self._directory)
         self._run_hooks("poststop", Status.STOPPED, 0)
 

@@ -14,7 +14,7 @@ from runtime import capabilities, host_checks, plan, plan_process, spec, spec_co
 from runtime.attributes import session_keyring
 from runtime.channel import Channel, Gate, error_from
 from runtime.cloning import clone
-from runtime.container import Container
+from runtime.container import Container, out_of_memory
 from runtime.ids import check_id
 from runtime.init import Extras, assemble_and_become, host_bounding_set, seccomp_filter
 from runtime.limits import settable_limits
@@ -116,7 +116,7 @@ def create(
         record.pid, record.process_start_time = child.pid, process_start_time(child.pid)
         container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
         container.warnings = warnings + not_granted
-        container.console_fd = _follow(record.id, ours, steps, done)
+        container.console_fd = _follow(container, ours, steps, done)
         container.save(Status.CREATED)
         if detached:
             # Until it hears this the process ends with us, and nobody is left waiting whom no state tells of.
@@ -173,13 +173,15 @@ def _later_hooks(hooks: spec.Hooks | None) -> dict[str, Any]:
     return kept
 
 
-def _follow(container_id: str, channel: Channel, steps: plan.Plan, done: Undo) -> int | None:
+def _follow(container: Container, channel: Channel, steps: plan.Plan, done: Undo) -> int | None:
     """Do what the child asks for until it waits at the gate; the terminal's descriptor, if there is one."""
     console: int | None = None
     while True:
         message, fds = channel.receive()
         if message is None:
-            raise ContainerError(f"container {container_id!r} ended while it was assembled")
+            raise out_of_memory(container.id, container.cgroup) or ContainerError(
+                f"container {container.id!r} ended while it was assembled"
+            )
         if message["kind"] == "ask":
             for step in steps.asked[message["what"]]:
                 done.execute(step)

@@ -22,6 +22,7 @@ from kernel.record import Record
 from kernel.scheduling import personality, set_mempolicy
 from runtime import labels, program
 from runtime.capabilities import grant
+from runtime.channel import INIT_NAME
 from runtime.home import home_of
 
 TYPE_CHECKING = False
@@ -77,6 +78,7 @@ def assemble_and_become(
     """
     stage = Stage()
     try:
+        credentials.set_name(INIT_NAME)
         channel.forward_events()
         assembly = Assembly(channel.ask)
         assembly.fds.update(fds)

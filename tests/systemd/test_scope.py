@@ -55,7 +55,8 @@ class Container:
                 **linux,
             },
         }
-        config["process"]["env"] = ["PATH=/bin"]  # type: ignore[index]
+        sets = {kind: ["CAP_MKNOD"] for kind in ("bounding", "effective", "permitted")}
+        config["process"] |= {"env": ["PATH=/bin"], "capabilities": sets}  # type: ignore[operator]
         (self.bundle / "config.json").write_text(json.dumps(config))
 
     def create(self) -> int:
@@ -150,7 +151,8 @@ def test_an_update_is_told_to_systemd_and_exact(container: Container) -> None:
 
 def test_devices_are_restricted_also_after_a_reload(container: Container) -> None:
     # Fails (zero is read) without RestrictDevices among what the parent is asked for.
-    script = "busybox mknod /zero c 1 5; busybox mknod /mem c 1 1; : < /zero && echo zero; (: < /mem) || echo refused"
+    nodes = "busybox mknod /dev/zero c 1 5; busybox mknod /dev/mem c 1 1"
+    script = f"{nodes}; (: < /dev/zero) && echo zero; (: < /dev/mem) || echo refused"
     container.describe(
         "machine.slice:rp:t1", "sh", "-c", script, resources={"devices": [{"allow": False, "access": "rwm"}]}
     )

@@ -3,9 +3,9 @@
 import pytest
 
 from cgroups.hierarchy import V2_CONTROLLERS, find
-from tests.host import cgroup, hierarchy, host, leak_oracle, probe, settings, v2_layout
+from tests.host import box, cgroup, hierarchy, host, leak_oracle, probe, settings, v2_layout
 
-__all__ = ["cgroup", "hierarchy", "host", "leak_oracle", "probe", "settings", "v2_layout"]
+__all__ = ["box", "cgroup", "hierarchy", "host", "leak_oracle", "probe", "settings", "v2_layout"]
 
 
 @pytest.fixture(scope="session", autouse=True)
