@@ -80,6 +80,14 @@ def settings(host: None) -> Iterator[Settings]:
     _clear(settings, home)
 
 
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A directory on a filesystem that maps ids in every kernel: /tmp may be a tmpfs, which does from Linux 6.3 on."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="rawpod-test-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
 @pytest.fixture(autouse=True)
 def leak_oracle(settings: Settings) -> Iterator[None]:
     """Fail a test after which anything exists that did not exist before, or the other way round."""

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from kernel.errors import RawpodError
-from kernel.mounts import MS_SHARED, mount, umount2
+from kernel.mounts import MS_BIND, MS_SHARED, mount, umount2
 from runtime import spec
 from tests.boxes import output
 
@@ -226,8 +226,8 @@ def ids(inside, outside, size):
         (["rbind", "ridmap=uids=1000-7000-2"], {}),
     ],
 )
-def test_id_mapped_binds_show_and_make_files_under_other_ids(box, tmp_path, options, mapped):
-    source = tmp_path / "source"
+def test_id_mapped_binds_show_and_make_files_under_other_ids(box, on_disk, options, mapped):
+    source = on_disk / "source"
     source.mkdir()
     (source / "file").touch()
     for path in (source, source / "file"):
@@ -239,11 +239,12 @@ def test_id_mapped_binds_show_and_make_files_under_other_ids(box, tmp_path, opti
     assert (made.st_uid, made.st_gid) == (1000, 1001)
 
 
-def test_id_maps_reach_below_a_bind_only_if_they_are_recursive(box, tmp_path):
-    source = tmp_path / "source"
-    (source / "below").mkdir(parents=True)
+def test_id_maps_reach_below_a_bind_only_if_they_are_recursive(box, on_disk):
+    source = on_disk / "source"
+    for directory in (source / "below", on_disk / "other"):
+        directory.mkdir(parents=True)
     script = "stat -c %u /m /m/below"
-    mount("tmpfs", source / "below", "tmpfs")
+    mount(on_disk / "other", source / "below", None, MS_BIND)
     try:
         for option, printed in (("idmap", "7\n0\n"), ("ridmap", "7\n7\n")):
             bind = spec.Mount("/m", "bind", str(source), ["rbind", f"{option}=uids=0-7-1"])
@@ -257,3 +258,18 @@ def test_a_filesystem_that_cannot_map_ids_is_named(box):
     bind = spec.Mount("/m", "bind", "/proc/sys", ["bind", "idmap=uids=0-7-1"])
     with pytest.raises(RawpodError, match="'/proc/sys' cannot be mapped"):
         box.run(with_mounts(config, bind))
+
+
+def test_a_tmpfs_maps_ids_where_the_kernel_can(box, tmp_path):
+    bind = spec.Mount("/m", "bind", str(tmp_path / "memory"), ["bind", "idmap=uids=0-7-1"])
+    (tmp_path / "memory").mkdir()
+    mount("tmpfs", tmp_path / "memory", "tmpfs")
+    try:
+        config = with_mounts(box.config("sh", "-c", "stat -c %u /m"), bind)
+        if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 3):
+            assert ran(box, config) == "7\n"
+        else:
+            with pytest.raises(RawpodError, match=r"a tmpfs \(before Linux 6\.3\)"):
+                box.run(config)
+    finally:
+        umount2(tmp_path / "memory", 2)

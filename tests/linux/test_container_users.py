@@ -94,8 +94,8 @@ def test_files_that_only_the_hosts_root_may_read_can_be_bound(users, tmp_path):
     assert ran(users, config) == "open to all\n65534\n"
 
 
-def test_id_mapped_binds_of_the_containers_own_ids(users, tmp_path):
-    source = tmp_path / "source"
+def test_id_mapped_binds_of_the_containers_own_ids(users, on_disk):
+    source = on_disk / "source"
     source.mkdir()
     config = mapped(
         users.config("sh", "-c", "stat -c %u:%g /m && touch /m/new && chown 5:6 /m/new && stat -c %u:%g /m/new")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from base64 import b64encode
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runtime import leaks
 from runtime.pod.idblocks import SIZE, IdBlocks
+from runtime.settings import Settings
 from tests.pods import Pods, container, pods
 
 __all__ = ["pods"]
@@ -26,11 +26,9 @@ def script(text: str) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory of the host on a filesystem that maps ids in every kernel: the tests' own may be a tmpfs."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="rawpod-test-") as path:
-        os.chmod(path, 0o755)
-        yield Path(path)
+def settings(settings: Settings, on_disk: Path) -> Settings:
+    """The instance's layers on a disk, as they are but for tests."""
+    return replace(settings, root=on_disk / "root")
 
 
 def test_root_in_the_pod_is_nobody_on_the_host(pods: Pods) -> None:
@@ -80,20 +78,20 @@ def test_etc_files_shm_and_the_network_are_the_pods(pods: Pods) -> None:
     ]
 
 
-def test_files_made_through_volumes_have_the_ids_of_the_container_on_disk(pods: Pods, directory: Path) -> None:
+def test_files_made_through_volumes_have_the_ids_of_the_container_on_disk(pods: Pods, on_disk: Path) -> None:
     """An id-mapped mount: neither the pod's own block nor nobody. Fails without the mappings of compile._mounts()."""
-    (directory / "there").touch()
-    os.chown(directory / "there", 1000, 1000)
+    (on_disk / "there").touch()
+    os.chown(on_disk / "there", 1000, 1000)
     text = "stat -c %u /host/there; touch /host/root; chown 7:8 /host/root; touch /empty/root; stat -c %u /empty/root"
     pod = pods.start(
         container("main", *script(text), volumeMounts=[{"name": n, "mountPath": f"/{n}"} for n in ("host", "empty")]),
         hostUsers=False,
         restartPolicy="Never",
-        volumes=[{"name": "host", "hostPath": {"path": str(directory)}}, {"name": "empty", "emptyDir": {}}],
+        volumes=[{"name": "host", "hostPath": {"path": str(on_disk)}}, {"name": "empty", "emptyDir": {}}],
     )
     pod.ended()
     assert pod.log("main").split() == ["1000", "0"]
-    made = (directory / "root").stat()
+    made = (on_disk / "root").stat()
     assert (made.st_uid, made.st_gid) == (7, 8)
 
 
