@@ -49,7 +49,8 @@ class BindRoot(Operation):
     """Directory `path` of the host, with what is mounted below it, as the root.
 
     MS_SLAVE as `propagation` lets the host's later mounts in it arrive. With `pinned`, PinSource has cloned it. With
-    `in_place` it lies on that same directory until pivot_root, where hooks look for the container's mounts.
+    `in_place` it lies on that same directory until pivot_root, where hooks look for the container's mounts; not where
+    the users of a container of other users cannot get there.
     """
 
     path: str
@@ -67,14 +68,21 @@ class BindRoot(Operation):
             raise ContainerError(f"the root {self.path!r} is not a directory")
         propagate(root, self.propagation)
         if self.in_place:
-            target = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                attach(root, target)
-            finally:
-                os.close(target)
+            self._attach_in_place(root)
         else:
             attach_root(root)
         assembly.root = root
+
+    def _attach_in_place(self, root: int) -> None:
+        try:
+            target = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            attach_root(root)
+            return
+        try:
+            attach(root, target)
+        finally:
+            os.close(target)
 
 
 class TakeRoot(Operation):

@@ -6,7 +6,8 @@ import os
 
 from cgroups.devices import restrict
 from kernel import process
-from kernel.errors import Conflict
+from kernel.errors import Conflict, ContainerError
+from kernel.mounts import PROC_SUPER_MAGIC, statfs_type
 from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
 from netns.loopback import raise_loopback
@@ -193,6 +194,8 @@ class SetSysctl(Operation):
     def execute(self, assembly: Assembly) -> None:
         proc = open_in_root(assembly.root, "/proc", os.O_PATH | os.O_DIRECTORY)
         try:
+            if statfs_type(proc) != PROC_SUPER_MAGIC:
+                raise ContainerError("/proc in the container is not a procfs: kernel parameters cannot be set there")
             path = "/".join(["sys", *components(self.name)])
             resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
             fd = openat2(proc, path, os.O_WRONLY, resolve=resolve)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import tarfile
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from ctypes import c_char_p, c_int, c_uint
 from pathlib import Path
 from typing import Any
 
 from kernel.operation import Assembly, Operation, run
 from kernel.pidfd import wait_pidfd
 from kernel.process import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, clone3
+from kernel.syscalls import SystemCall
 from rootfs.mounts import BindRoot, MakePropagation
 
+_RENAME_EXCHANGE = 2  # renameat2(2)
 _ALL = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 
 
@@ -167,3 +172,29 @@ def tree(path: Path) -> dict[str, tuple[int, int, str]]:
             held = os.readlink(full) if full.is_symlink() else full.read_text() if full.is_file() else ""
             found[str(full.relative_to(path))] = (status.st_mode, status.st_ino, held)
     return found
+
+
+@contextmanager
+def swapping(directory: Path, target: Path) -> Iterator[None]:
+    """Another process that exchanges the directory `directory/x` for a link to `target` and back, all the time."""
+    (directory / "x").mkdir()
+    (directory / "y").symlink_to(target)
+    exchange = SystemCall("renameat2", a=c_int, old=c_char_p, b=c_int, new=c_char_p, flags=c_uint)
+    ready, started = os.pipe()
+    swapper = os.fork()
+    if swapper == 0:
+        try:
+            fd = os.open(directory, os.O_PATH)
+            os.write(started, b"!")
+            while True:
+                exchange(fd, b"x", fd, b"y", _RENAME_EXCHANGE)
+        finally:
+            os._exit(1)
+    os.read(ready, 1)
+    try:
+        yield
+    finally:
+        os.close(ready)
+        os.close(started)
+        os.kill(swapper, signal.SIGKILL)
+        os.waitpid(swapper, 0)

@@ -1,11 +1,7 @@
 """An image cannot make a mount appear anywhere but inside its root, nor choose what is mounted."""
 
 import os
-import signal
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from ctypes import c_char_p, c_int, c_uint
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ from kernel import mounts as kernel_mounts
 from kernel.mounts import PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs_type
 from kernel.operation import Assembly
 from kernel.paths import open_in_root
-from kernel.syscalls import SystemCall
 from rootfs.mounts import (
     Bind,
     BindRoot,
@@ -27,9 +22,7 @@ from rootfs.mounts import (
     Tmpfs,
     from_oci,
 )
-from tests.rootfs_lab import ChildError, assembled, in_child
-
-_RENAME_EXCHANGE = 2  # renameat2(2)
+from tests.rootfs_lab import ChildError, assembled, in_child, swapping
 
 pytest_plugins = ["tests.rootfs_fixtures"]
 
@@ -90,32 +83,6 @@ def test_links_that_go_round_are_refused(root: Path) -> None:
     (root / "b").symlink_to("a")
     with pytest.raises(ChildError):
         assembled(root, [Bind("/etc", "/a")])
-
-
-@contextmanager
-def swapping(directory: Path, target: Path) -> Iterator[None]:
-    """Another process that exchanges the directory `directory/x` for a link to `target` and back, all the time."""
-    (directory / "x").mkdir()
-    (directory / "y").symlink_to(target)
-    exchange = SystemCall("renameat2", a=c_int, old=c_char_p, b=c_int, new=c_char_p, flags=c_uint)
-    ready, started = os.pipe()
-    swapper = os.fork()
-    if swapper == 0:
-        try:
-            fd = os.open(directory, os.O_PATH)
-            os.write(started, b"!")
-            while True:
-                exchange(fd, b"x", fd, b"y", _RENAME_EXCHANGE)
-        finally:
-            os._exit(1)
-    os.read(ready, 1)
-    try:
-        yield
-    finally:
-        os.close(ready)
-        os.close(started)
-        os.kill(swapper, signal.SIGKILL)
-        os.waitpid(swapper, 0)
 
 
 def test_a_link_swapped_in_under_a_target_leads_nowhere(root: Path, outside: Path) -> None:
