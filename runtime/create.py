@@ -69,6 +69,7 @@ def create(
         raise ContainerError(f"container {container_id!r} has no process to run")
     limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
+    keyring = session_keyring(container_id) if new_keyring else ""
     steps = plan.build(
         config,
         os.fspath(bundle),
@@ -77,7 +78,7 @@ def create(
         os.fspath(hierarchy.mount),
         scope,
         container_id=container_id,
-        keyring=session_keyring(container_id) if new_keyring else "",
+        keyring=keyring,
     )
     _claim(directory, container_id)
     extras, not_granted = _extras(config, container_id, os.fspath(bundle), preserve_fds, parent_death_signal)
@@ -89,6 +90,7 @@ def create(
         on_failure.call(state.forget, directory)
         gate = Gate(directory) if detached else None
         record = _record(container_id, config, os.fspath(bundle), cgroup, scope)
+        record.keyring = keyring
         # Before anything exists: should we be killed, what is to be taken back is known.
         state.save(directory, record)
         assembly = Assembly()

@@ -24,7 +24,7 @@ from kernel.process import (
 from kernel.scheduling import sched_setaffinity
 from rootfs.devices import open_terminal
 from runtime import labels, spec, state
-from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process, session_keyring
+from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process
 from runtime.capabilities import ALL
 from runtime.channel import Channel, error_from
 from runtime.init import Extras, Stage, become, host_bounding_set, own_session, seccomp_filter, take_terminal
@@ -49,7 +49,6 @@ def exec_in(
     stdio: tuple[int, int, int],
     *,
     linux: spec.Linux | None,
-    new_keyring: bool = True,
     preserve_fds: int = 0,
 ) -> tuple[Child, int | None]:
     """Run `process` in the container that `record` tells of; the child and, for a terminal, its master's descriptor.
@@ -57,7 +56,7 @@ def exec_in(
     The caller becomes the parent. From here on its own new children would be born in the container's pid namespace:
     it is for a process that does nothing else. Raises NotFound when the container has ended, CommandNotFound,
     CommandNotExecutable and ContainerError as `Container.start` does. `linux` is the container's own, of which the
-    process has personality, memory policy and seccomp filter too; `preserve_fds` and `new_keyring` are as for create.
+    process has personality, memory policy and seccomp filter too; `preserve_fds` is as for create.
     """
     check_process(process)
     labels.check(process)
@@ -75,8 +74,7 @@ def exec_in(
         child = _clone(process.exec_cpu_affinity, cgroup_fd)
         if child.pid == 0:
             ours.close()
-            keyring = session_keyring(record.id) if new_keyring else ""
-            _join_and_become(target, joined, process, stdio, theirs, extras, keyring)
+            _join_and_become(target, joined, process, stdio, theirs, extras, record.keyring)
         theirs.close()
         try:
             return child, _started(ours, record, child.pid)

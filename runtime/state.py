@@ -63,7 +63,7 @@ class State(SpecStruct):
     The last ones are rawpod's own. `process_start_time`, in clock ticks after boot (proc_pid_stat(5), field 22), tells
     the process from another one that was given the same pid later; `cgroup` is its directory, "" for none of its own,
     and `scope` the unit if systemd made it; `rootfs` is root.path, `created` the time in RFC 3339; `hooks` are those
-    that are yet to be run, poststart and poststop.
+    that are yet to be run, poststart and poststop; `keyring` is the session keyring's name, "" for its creator's.
     """
 
     oci_version: str
@@ -78,6 +78,7 @@ class State(SpecStruct):
     rootfs: str = ""
     created: str = ""
     hooks: dict[str, Any] = {}
+    keyring: str = ""
 
 
 def dump(state: State) -> bytes:

@@ -58,10 +58,11 @@ class Parsed(Struct):
 
 def integer(name: str, text: str) -> int:
     """A decimal number. Raises BadInput that names the option."""
-    try:
-        return int(text, 10)
-    except ValueError:
-        raise BadInput(f"option {name}: {text!r} is not a number") from None
+    # int() takes more than callers mean: "1_0", " 1", digits of other scripts.
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise BadInput(f"option {name}: {text!r} is not a number")
+    return int(text)
 
 
 def parse(options: Sequence[Option], arguments: Sequence[str], *, in_order: bool) -> Parsed:

@@ -168,14 +168,22 @@ def test_later_hooks_are_run_by_whichever_process_starts_and_deletes(box, told):
     assert [line["name"] for line in lines()] == ["poststart", "poststop"]
 
 
+def _is_alive(pid):
+    try:
+        # Where we are the one who gets orphans it is ours to collect.
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return Path(f"/proc/{pid}").exists()
+
+
 def test_a_hook_past_its_timeout_is_killed_with_its_group(tmp_path, script):
     path = script("slow", f"echo begun; sleep 100 & echo $! > {tmp_path}/pid; wait")
     begun = time.monotonic()
     with pytest.raises(ContainerError, match="killed after its timeout of 1 s: begun"):
         hooks.run("a hook", spec.Hook(path, env=["PATH=/bin:/usr/bin"], timeout=1), b"{}")
     assert time.monotonic() - begun < 20
-    sleeper = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
-    while sleeper.exists() and ") Z " not in sleeper.read_text():
+    sleeper = int((tmp_path / "pid").read_text())
+    while _is_alive(sleeper):
         assert time.monotonic() - begun < 20
 
 
