@@ -33,6 +33,13 @@ _PATIENCE = 3
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")
 @click.option("--network", type=click.Choice(["pod", "host", "none"]), default="pod", help="Which network; pod.")
 @click.option("--userns", type=click.Choice(["host", "auto"]), default="host", help="auto: 65,536 user ids of its own.")
+@click.option(
+    "--security-opt",
+    "security_options",
+    multiple=True,
+    metavar="seccomp=FILE",
+    help="seccomp=FILE|unconfined|default, no-new-privileges=true|false; as Docker has it.",
+)
 @click.option("--hostname", metavar="H", help="Host name; the pod's name if not given.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -46,18 +53,30 @@ def run(
     executed, 125 for failures of rawpod itself. Signals are passed on; the third SIGINT or SIGTERM kills.
     """
     from runtime.pod import directory, objects
-    from runtime.pod.run_options import pod_from_run_options
+    from runtime.pod.run_options import parse_security_options, pod_from_run_options
 
     uid = new_uid()
+    profile, options["no_new_privileges"] = parse_security_options(options.pop("security_options"))
+    options["unconfined"] = profile == "unconfined"
+    seccomp = None if profile in ("", "unconfined") else _profile(profile)
     options["cpus"] = options["cpus"] or None
     pod = pod_from_run_options(name=name or f"{_stem(options['image'])}-{uid[:5]}", stdin=interactive, **options)
     pod.metadata.uid = uid
     if name is not None:
         _check_unused(settings, name)
-    directory.create(settings, uid, objects.dump(pod))
+    directory.create(settings, uid, objects.dump(pod), seccomp=seccomp)
     if detach:
         return _detached(settings, uid, remove)
     return _foreground(settings, uid, remove, interactive, options["tty"])
+
+
+def _profile(path: str) -> bytes:
+    """A seccomp profile's file, read and found right. Raises BadInput."""
+    from runtime.pod import profiles
+    from runtime.pod.compile import DEFAULT_CAPABILITIES
+
+    profiles.read(Path(path), DEFAULT_CAPABILITIES)
+    return Path(path).read_bytes()
 
 
 def new_uid() -> str:

@@ -70,13 +70,14 @@ class Surroundings:
     is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to
     its place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is
     the first id of the host that the pod's user namespace maps, None for the host's users, and `mapped` are the volumes
-    whose files have the container's ids on disk.
+    whose files have the container's ids on disk. `seccomp` is the container's profile, None for no filter.
     """
 
     upper: str
     work: str
     cgroups_path: str
     namespaces: Mapping[str, str]
+    seccomp: spec.Seccomp | None
     etc: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     shm: str = ""
@@ -105,7 +106,7 @@ def compile_container(
             args=_args(container, image, variables),
             env=[f"{name}={value}" for name, value in variables.items()],
             cwd=_working_directory(container, image),
-            capabilities=_capabilities(context.capabilities or Capabilities()),
+            capabilities=capabilities_of(container),
             no_new_privileges=context.allow_privilege_escalation is not True,
         ),
         linux=spec.Linux(
@@ -117,6 +118,7 @@ def compile_container(
             gid_mappings=_ids(surroundings),
             cgroups_path=surroundings.cgroups_path,
             resources=_resources(pod, container.resources),
+            seccomp=surroundings.seccomp,
             sysctl=_sysctls(pod),
             masked_paths=list(MASKED_PATHS),
             readonly_paths=list(READONLY_PATHS),
@@ -188,8 +190,10 @@ def _working_directory(container: Container, image: ImageView) -> str:
     return "/" + posixpath.normpath("/" + (container.working_dir or image.working_dir)).lstrip("/")
 
 
-def _capabilities(changes: Capabilities) -> spec.Capabilities:
+def capabilities_of(container: Container) -> spec.Capabilities:
     """Bounding, effective and permitted alike; inheritable and ambient stay empty (CVE-2022-29162)."""
+    context = container.security_context
+    changes = (context.capabilities if context else None) or Capabilities()
     added = {_capability_name(name) for name in changes.add}
     dropped = {_capability_name(name) for name in changes.drop}
     kept = set() if "CAP_ALL" in dropped else set(DEFAULT_CAPABILITIES) - dropped

@@ -2,6 +2,7 @@
 
     pod.json        the Kubernetes object as it was asked for
     values.json     the ConfigMaps and Secrets it refers to, where it does
+    seccomp.json    the seccomp profile that `rawpod run` was given, where it was
     status.json     its PodStatus; under "rawpod" the monitor, the containers' processes and whose pod it is
     monitor.sock    the control socket
     ns/             the pinned namespaces
@@ -25,6 +26,7 @@ from runtime.settings import Settings
 
 POD = "pod.json"
 VALUES = "values.json"
+SECCOMP = "seccomp.json"
 STATUS = "status.json"
 
 _UID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -39,7 +41,7 @@ def check_uid(uid: str) -> str:
     return uid
 
 
-def create(settings: Settings, uid: str, pod: bytes, values: bytes | None = None) -> Path:
+def create(settings: Settings, uid: str, pod: bytes, values: bytes | None = None, seccomp: bytes | None = None) -> Path:
     """Make the pod's directory (mode 0700) and write what its monitor starts from. Raises Conflict if there is one."""
     directory = settings.pod(check_uid(uid))
     settings.pods.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,6 +52,8 @@ def create(settings: Settings, uid: str, pod: bytes, values: bytes | None = None
     replace_file(directory / POD, pod)
     if values is not None:
         replace_file(directory / VALUES, values)
+    if seccomp is not None:
+        replace_file(directory / SECCOMP, seccomp)
     return directory
 
 

@@ -178,7 +178,7 @@ class Capabilities(KubernetesStruct):
 
 
 class SeccompProfile(KubernetesStruct):
-    """The system call filter; only Unconfined is carried out today."""
+    """The system call filter: RuntimeDefault, Unconfined, or Localhost with a file below ROOT/seccomp."""
 
     type: str = ""
     localhost_profile: str = ""

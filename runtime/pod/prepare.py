@@ -15,13 +15,13 @@ from kernel.operation import Operation
 from rootfs.images import Image, ImageStore
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import defaults, directory, environment, quantities, sandbox, users, volumes
+from runtime.pod import defaults, directory, environment, profiles, quantities, sandbox, users, volumes
 from runtime.pod.attempt import Prepared
-from runtime.pod.compile import ETC_FILES, ImageView, Surroundings, compile_container, pod_hostname
+from runtime.pod.compile import ETC_FILES, ImageView, Surroundings, capabilities_of, compile_container, pod_hostname
 from runtime.pod.environment import Sources
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
-from runtime.pod.objects import ConfigMap, Pod, Secret, Volume
+from runtime.pod.objects import ConfigMap, Container, Pod, Secret, Volume
 from runtime.pod.runner import ImageMissing
 from runtime.settings import Settings
 
@@ -179,6 +179,7 @@ class Blueprint:
             upper=str(upper),
             work=str(work),
             cgroups_path=self._hierarchy.name(cgroup.path),
+            seccomp=self._seccomp(container),
             namespaces={_OCI_NAMES[kind]: str(self.places.namespace(kind)) for kind in joined},
             etc={path: str(self.places.etc(path.rpartition("/")[2])) for path in ETC_FILES},
             volumes={volume.name: str(self._volume(volume)) for volume in self.pod.spec.volumes},
@@ -217,6 +218,11 @@ class Blueprint:
             )
             known = self._views[name] = image, view
         return known
+
+    def _seccomp(self, container: Container) -> spec.Seccomp | None:
+        given = self._settings.pod(self.places.uid) / directory.SECCOMP
+        bounding = capabilities_of(container).bounding
+        return profiles.resolve(self.pod, container, bounding, self._settings.root / profiles.DIRECTORY, given)
 
     def _layer(self, index: int, attempt: int) -> Path:
         return self.places.overlay / self.pod.spec.containers[index].name / str(attempt)

@@ -18,6 +18,8 @@ from runtime.pod.objects import (
     PodSpec,
     Quantity,
     ResourceRequirements,
+    SeccompProfile,
+    SecurityContext,
     Volume,
     VolumeMount,
 )
@@ -59,6 +61,8 @@ def pod_from_run_options(
     user: str | None = None,
     network: str = "pod",
     userns: str = "host",
+    unconfined: bool = False,
+    no_new_privileges: bool = True,
     hostname: str | None = None,
     stdin: bool = False,
     tty: bool = False,
@@ -68,7 +72,8 @@ def pod_from_run_options(
 
     `command` replaces the image's cmd and keeps its entrypoint. `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user`
     USER[:GROUP] by number or name, `network` "pod", "host" or "none", `userns` "host" or "auto". `memory` may
-    be written as Docker does, whose 64m and 64M are both 64 MiB, or as Kubernetes does (64Mi).
+    be written as Docker does, whose 64m and 64M are both 64 MiB, or as Kubernetes does (64Mi). `unconfined` leaves out
+    the seccomp filter.
     """
     marks: dict[str, str] = {}
     if pids is not None:
@@ -92,6 +97,7 @@ def pod_from_run_options(
         volume_mounts=[mount for _, mount in mounts],
         stdin=stdin,
         tty=tty,
+        security_context=_security(unconfined, no_new_privileges),
     )
     pod = Pod(
         metadata=ObjectMeta(name=name, annotations=marks),
@@ -109,6 +115,36 @@ def pod_from_run_options(
         raise BadInput("\n".join(f"{_option(fault.path)}: {fault.message}" for fault in _distinct(faults)))
     defaults.apply(pod)
     return pod
+
+
+def parse_security_options(options: Sequence[str]) -> tuple[str, bool]:
+    """Docker's --security-opt: the seccomp profile ("", "unconfined" or a file's path) and whether privileges stay.
+
+    Raises BadInput for what is not supported.
+    """
+    seccomp, no_new_privileges = "", True
+    for option in options:
+        # Docker's older spelling has a colon.
+        name, separator, value = option.partition("=" if "=" in option else ":")
+        if name == "seccomp" and value:
+            seccomp = "" if value in ("default", "builtin") else value
+        elif name == "no-new-privileges" and (not separator or value in ("true", "false")):
+            no_new_privileges = value != "false"
+        else:
+            raise BadInput(
+                f"--security-opt: {shown(option)} is not supported",
+                remedy="seccomp=FILE, seccomp=unconfined, seccomp=default, no-new-privileges=true or false",
+            )
+    return seccomp, no_new_privileges
+
+
+def _security(unconfined: bool, no_new_privileges: bool) -> SecurityContext | None:
+    if not unconfined and no_new_privileges:
+        return None
+    return SecurityContext(
+        seccomp_profile=SeccompProfile("Unconfined") if unconfined else None,
+        allow_privilege_escalation=None if no_new_privileges else True,
+    )
 
 
 def _memory(text: str) -> str:

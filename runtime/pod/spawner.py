@@ -133,7 +133,12 @@ def warm_up() -> None:
     """Import all that monitors use, and keep the collector from writing into pages that they share."""
     import rootfs.images
     import rootfs.removal  # noqa: F401
+    from runtime import confinement
+    from runtime.pod.compile import DEFAULT_CAPABILITIES
+    from runtime.seccomp.default import default_profile
 
+    # Compiled once: monitors have it from here.
+    confinement.prepare(default_profile(DEFAULT_CAPABILITIES))
     gc.collect()
     gc.freeze()
 

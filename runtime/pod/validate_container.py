@@ -215,17 +215,21 @@ def identity_faults(user: int | None, group: int | None, non_root: bool | None, 
         yield Fault((*path, "runAsUser"), "uid 0 contradicts runAsNonRoot: true", "another uid")
 
 
+_SECCOMP_TYPES = ("RuntimeDefault", "Localhost", "Unconfined")
+
+
 def seccomp_faults(profile: SeccompProfile, path: Path) -> Iterator[Fault]:
-    """Profiles fail closed: what is not carried out is refused, never taken for no profile."""
-    if profile.type in ("RuntimeDefault", "Localhost"):
-        yield Fault((*path, "type"), f"{shown(profile.type)} is not supported by rawpod yet", "Unconfined")
-    elif profile.type != "Unconfined":
+    """Profiles fail closed: what is not understood is refused, never taken for no profile."""
+    if profile.type not in _SECCOMP_TYPES:
         wrong = f"unknown profile {shown(profile.type)}" if profile.type else "required"
-        yield Fault((*path, "type"), wrong, "Unconfined")
-    if profile.type == "Localhost" and not profile.localhost_profile:
-        yield Fault((*path, "localhostProfile"), "required with type Localhost", "the profile's file name")
-    elif profile.type != "Localhost" and profile.localhost_profile:
-        yield Fault((*path, "localhostProfile"), "given without type Localhost", "remove it")
+        yield Fault((*path, "type"), wrong, nearest(profile.type, _SECCOMP_TYPES))
+    name, place = profile.localhost_profile, (*path, "localhostProfile")
+    if profile.type == "Localhost" and not name:
+        yield Fault(place, "required with type Localhost", "the profile's file, below ROOT/seccomp")
+    elif profile.type == "Localhost" and (name.startswith("/") or ".." in name.split("/") or "\0" in name):
+        yield Fault(place, f"{shown(name)} is no path below ROOT/seccomp", "a relative path without '..'")
+    elif profile.type != "Localhost" and name:
+        yield Fault(place, "given without type Localhost", "remove it")
 
 
 def _security(context: SecurityContext, path: Path) -> Iterator[Fault]:

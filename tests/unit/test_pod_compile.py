@@ -32,6 +32,7 @@ SURROUNDINGS = Surroundings(
     work="/work",
     cgroups_path="/rawpod/uid/main",
     namespaces={"network": "/ns/net", "ipc": "/ns/ipc", "uts": "/ns/uts"},
+    seccomp=None,
     etc={"/etc/hosts": "/pod/etc/hosts", "/etc/hostname": "/pod/etc/hostname"},
     volumes={"v": "/volumes/v", "w": "/volumes/w"},
     shm="/pod/shm",

@@ -262,19 +262,31 @@ ROWS: dict[str, tuple[str, str]] = {
     "missing seccomp profile": (container("securityContext: {seccompProfile: {}}"), r"seccompProfile\.type: required"),
     "empty seccomp profile": (
         container("securityContext: {seccompProfile: {type: ''}}"),
-        r"seccompProfile\.type: required \(Unconfined\)",
+        r"seccompProfile\.type: required \(one of Localhost, RuntimeDefault, Unconfined\)",
     ),
     "malformed seccomp profile": (
         container("securityContext: {seccompProfile: {type: unconfined}}"),
-        r"unknown profile 'unconfined' \(Unconfined\)",
+        r"unknown profile 'unconfined' \(did you mean 'Unconfined'\)",
     ),
-    "default seccomp profile": (
-        container("securityContext: {seccompProfile: {type: RuntimeDefault}}"),
-        r"'RuntimeDefault' is not supported by rawpod yet",
+    "seccomp profile of no file": (
+        container("securityContext: {seccompProfile: {type: Localhost}}"),
+        r"seccompProfile\.localhostProfile: required with type Localhost",
     ),
-    "seccomp profile of the pod": (
-        spec("securityContext: {seccompProfile: {type: RuntimeDefault}}"),
-        r"spec\.securityContext\.seccompProfile\.type: 'RuntimeDefault' is not supported",
+    "seccomp profile of an empty name": (
+        spec("securityContext: {seccompProfile: {type: Localhost, localhostProfile: ''}}"),
+        r"spec\.securityContext\.seccompProfile\.localhostProfile: required with type Localhost",
+    ),
+    "seccomp profile elsewhere": (
+        container("securityContext: {seccompProfile: {type: Localhost, localhostProfile: a/../../b}}"),
+        r"localhostProfile: 'a/\.\./\.\./b' is no path below ROOT/seccomp",
+    ),
+    "absolute seccomp profile": (
+        container("securityContext: {seccompProfile: {type: Localhost, localhostProfile: /etc/passwd}}"),
+        r"localhostProfile: '/etc/passwd' is no path below ROOT/seccomp",
+    ),
+    "seccomp profile of two kinds": (
+        container("securityContext: {seccompProfile: {type: RuntimeDefault, localhostProfile: a}}"),
+        r"localhostProfile: given without type Localhost",
     ),
     "uid -1": (container("securityContext: {runAsUser: -1}"), r"runAsUser: -1 is not an id \(0 to 4294967294\)"),
     "uid 2^32": (container("securityContext: {runAsUser: 4294967296}"), r"runAsUser: 4294967296 is not an id"),
@@ -328,6 +340,8 @@ def test_a_fault_is_one_line_that_says_what_would_be_right(row: str) -> None:
         container("securityContext: {privileged: false}"),
         container("terminationMessagePath: ''\nlivenessProbe: null"),
         container("securityContext: {seccompProfile: {type: Unconfined}}"),
+        container("securityContext: {seccompProfile: {type: RuntimeDefault}}"),
+        spec("securityContext: {seccompProfile: {type: Localhost, localhostProfile: profiles/a.json}}"),
         spec("automountServiceAccountToken: false\ndnsPolicy: Default\ntolerations: []"),
         container("volumeMounts: [{name: v, mountPath: /dev/shm}]")
         + "  volumes: [{name: v, emptyDir: {medium: Memory}}]",
