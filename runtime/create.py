@@ -8,6 +8,7 @@ import time
 from kernel import operation, relay
 from kernel.cleanup import OnFailure
 from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
+from kernel.memory import take_own_copies
 from kernel.operation import Assembly
 from kernel.pidfd import pidfd_send_signal, process_start_time, wait_pidfd
 from runtime import capabilities, host_checks, plan, plan_process, spec, spec_codec, state
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _ESRCH = 3
+# Below this the memory that the init stage takes is worth saving: it may be all there is.
+_LITTLE_MEMORY = 8 << 20
 
 
 def create(
@@ -97,8 +100,13 @@ def create(
         done = operation.run(steps.parent, assembly)
         on_failure.call(done.undo)
         own_pipes(stdio, config)
+        hold = os.pipe2(os.O_CLOEXEC) if 0 <= (limits.memory_max or -1) < _LITTLE_MEMORY else None
         child = clone(steps, assembly.fds.get("cgroup", -1))
         if child.pid == 0:
+            if hold is not None:
+                os.close(hold[1])
+                os.read(hold[0], 1)  # until its parent has taken copies
+                os.close(hold[0])
             # Its copy of our end would keep the channel open after our death.
             ours.close()
             assemble_and_become(
@@ -111,6 +119,10 @@ def create(
                 extras=extras,
             )
         theirs.close()
+        if hold is not None:
+            take_own_copies()
+            for fd in hold:
+                os.close(fd)
         if gate is not None:
             gate.close()
         on_failure.call(_end, child.pidfd)

@@ -94,9 +94,10 @@ def _device_number(number: int | None) -> int | None:
 def update_cgroup(cgroup: Cgroup, resources: Resources, scope: str = "") -> None:
     """Change the limits of a container that runs to `resources`; what they leave out stays as it is.
 
-    A limit of memory and swap together without one of memory counts from the memory limit that holds. Raises BadInput
-    or NotSupported for what `spec.check` would refuse, Conflict where checkBeforeUpdate forbids it. `scope` is the unit
-    that has the cgroup, if systemd made it.
+    Device rules take the place of all there were, with those of `add_default_devices` behind them. A limit of memory
+    and swap together without one of memory counts from the memory limit that holds. Raises BadInput or NotSupported
+    for what `spec.check` would refuse, Conflict where checkBeforeUpdate forbids it. `scope` is the unit that has the
+    cgroup, if systemd made it.
     """
     from cgroups.update import current_limit, update
     from runtime import spec_resources_check
@@ -114,6 +115,10 @@ def update_cgroup(cgroup: Cgroup, resources: Resources, scope: str = "") -> None
         # It writes them as well, rounded and in its own order; what is exact comes after.
         set_scope(scope, limits)
         update(cgroup, limits)
+    if resources.devices:
+        from cgroups.devices import restrict
+
+        restrict(cgroup, (*device_rules(resources), *OCI))
 
 
 def _block_io(block_io: BlockIO | None) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from cgroups.device_rules import DENY_ALL, OCI, STANDARD, Rule
 from cgroups.devices import restrict
 from kernel import bpf, mounts
 from kernel.errors import HostError
+from runtime import spec
+from runtime.limits import update_cgroup
 
 
 def may(cgroup: Cgroup, script: str) -> bool:
@@ -25,6 +28,14 @@ def may(cgroup: Cgroup, script: str) -> bool:
     return child.returncode == 0
 
 
+@pytest.fixture
+def nodes(cgroup: Cgroup, tmp_path: Path) -> Iterator[Path]:
+    """A directory in which device nodes can be used: /tmp may be mounted with nodev."""
+    mounts.mount("tmpfs", tmp_path, "tmpfs", mounts.MS_NOSUID)
+    yield tmp_path
+    mounts.umount2(tmp_path)
+
+
 def programs(cgroup: Cgroup) -> list[int]:
     directory = os.open(cgroup.path, os.O_RDONLY)
     try:
@@ -33,20 +44,20 @@ def programs(cgroup: Cgroup) -> list[int]:
         os.close(directory)
 
 
-def test_what_is_not_allowed_cannot_be_opened_or_made(cgroup: Cgroup, tmp_path: Path) -> None:
+def test_what_is_not_allowed_cannot_be_opened_or_made(cgroup: Cgroup, nodes: Path) -> None:
     """Fails (everything succeeds) when `restrict` is left out."""
-    os.mknod(tmp_path / "mem", stat.S_IFCHR | 0o666, os.makedev(1, 1))
+    os.mknod(nodes / "mem", stat.S_IFCHR | 0o666, os.makedev(1, 1))
     restrict(cgroup, [DENY_ALL, *STANDARD])
     assert may(cgroup, ": < /dev/null && echo > /dev/full || test $? = 1 && head -c 1 /dev/urandom > /dev/null")
-    assert not may(cgroup, f": < {tmp_path}/mem")
-    assert not may(cgroup, f"mknod {tmp_path}/sda b 8 0")
-    assert may(cgroup, f"mknod {tmp_path}/null c 1 3 && : < {tmp_path}/null")
+    assert not may(cgroup, f": < {nodes}/mem")
+    assert not may(cgroup, f"mknod {nodes}/sda b 8 0")
+    assert may(cgroup, f"mknod {nodes}/null c 1 3 && : < {nodes}/null")
 
 
-def test_the_oci_defaults_allow_nodes_of_any_device_but_no_use_of_them(cgroup: Cgroup, tmp_path: Path) -> None:
+def test_the_oci_defaults_allow_nodes_of_any_device_but_no_use_of_them(cgroup: Cgroup, nodes: Path) -> None:
     restrict(cgroup, [DENY_ALL, *OCI])
-    assert may(cgroup, f"mknod {tmp_path}/mem c 1 1")
-    assert not may(cgroup, f": < {tmp_path}/mem")
+    assert may(cgroup, f"mknod {nodes}/mem c 1 1")
+    assert not may(cgroup, f": < {nodes}/mem")
 
 
 def test_each_access_has_the_last_rule_for_it(cgroup: Cgroup) -> None:
@@ -124,3 +135,12 @@ def test_without_the_privilege_the_remedy_is_named(cgroup: Cgroup) -> None:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert programs(cgroup) == []
+
+
+def test_an_update_puts_new_rules_in_the_place_of_the_old_ones(cgroup: Cgroup, nodes: Path) -> None:
+    os.mknod(nodes / "mem", stat.S_IFCHR | 0o666, os.makedev(1, 1))
+    restrict(cgroup, [Rule(True)])
+    update_cgroup(cgroup, spec.Resources(devices=[spec.DeviceRule(False, access="rwm")]))
+    assert len(programs(cgroup)) == 1
+    assert may(cgroup, ": < /dev/null")
+    assert not may(cgroup, f": < {nodes}/mem")

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -138,14 +139,14 @@ def test_memory_is_not_lowered_below_its_use_when_asked_to_check(cgroup: Cgroup,
     assert cgroup.oom_kills() == 0
 
 
-def test_page_cache_is_reclaimed_and_nobody_killed_when_memory_is_lowered(
-    cgroup: Cgroup, spawn: Spawn, tmp_path: Path
-) -> None:
+def test_page_cache_is_reclaimed_and_nobody_killed_when_memory_is_lowered(cgroup: Cgroup, spawn: Spawn) -> None:
     Limits(memory_max=64 << 20, swap_max=0).apply(cgroup)
-    child = spawn(cgroup, f"head -c 32M /dev/zero > {tmp_path}/data; sync {tmp_path}/data; exec sleep 1000")
-    while int(_text(cgroup, "memory.current")) < 24 << 20 or "sleep" not in Path(f"/proc/{child.pid}/comm").read_text():
-        assert child.poll() is None
-    update(cgroup, Limits(memory_max=8 << 20))
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as file:  # on the disk: what is in a tmpfs cannot be reclaimed
+        child = spawn(cgroup, f"head -c 32M /dev/zero > {file.name}; sync {file.name}; exec sleep 1000")
+        comm = Path(f"/proc/{child.pid}/comm")
+        while int(_text(cgroup, "memory.current")) < 24 << 20 or "sleep" not in comm.read_text():
+            assert child.poll() is None
+        update(cgroup, Limits(memory_max=8 << 20))
     assert _text(cgroup, "memory.max") == str(8 << 20)
     assert child.poll() is None
     assert cgroup.oom_kills() == 0
