@@ -251,7 +251,20 @@ def _null(assembly: Assembly) -> int:
                 "/dev/null of the host is not the character device 1:3", remedy="mknod -m 666 /dev/null c 1 3"
             )
         assembly.fds["null"] = null
-    return open_tree(null, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
+    return clone_device(null)
+
+
+def clone_device(pinned: int) -> int:
+    """A detached bind of a device of the host, which stays as it is: read-only, so that nobody who is root in the
+    container changes its mode, owner or times for all. Writing to the device itself is no matter of its mount.
+    """
+    tree = open_tree(pinned, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
+    try:
+        mount_setattr(tree, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
 
 
 def _empty_directory() -> int:

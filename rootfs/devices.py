@@ -12,6 +12,7 @@ from kernel.mounts import AT_EMPTY_PATH, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, O
 from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
 from kernel.record import Record
+from rootfs.binds import clone_device
 from rootfs.filesystems import Filesystem
 from rootfs.place import attach_and_close, real_directory, target_directory, target_file
 
@@ -186,7 +187,7 @@ def _bind(device: Device, number: int, parent: int, name: str) -> None:
         status = os.fstat(pinned)
         if stat.S_IFMT(status.st_mode) != _TYPES[device.type] or status.st_rdev != number:
             raise HostError(f"{device.path!r} of the host is not device {device.type} {device.major}:{device.minor}")
-        attach_and_close(open_tree(pinned, "", AT_EMPTY_PATH | OPEN_TREE_CLONE), target_file(parent, name))
+        attach_and_close(clone_device(pinned), target_file(parent, name))
     finally:
         os.close(pinned)
 

@@ -29,6 +29,7 @@ from runtime.plan_mounts import filesystem, id_maps, propagation
 from runtime.user_namespace import (
     BecomeRoot,
     EnterTimeNamespace,
+    NewIpcNamespace,
     NewTimeNamespace,
     SetTimeOffsets,
     WriteIdMaps,
@@ -104,8 +105,10 @@ def build(
         raise NotSupported("a container without a mount namespace of its own (linux.namespaces)")
     subject = plan_process.subject_of(config, container_id, bundle)
     clone_flags = 0
-    # The rest has to wait: for the cgroup that is to be its root, for offsets that are fixed once it is entered.
-    for kind in new - {"cgroup", "time"}:
+    # The rest has to wait: for the cgroup that is to be its root, for offsets that are fixed once it is entered, for
+    # the root of the user namespace that is to own it.
+    later = {"cgroup", "time"} | ({"ipc"} if "user" in new else set())
+    for kind in new - later:
         clone_flags |= NAMESPACE_FLAGS[kind]
     first: tuple[tuple[str, str], ...] = ()
     if joined and ("user" in new or "user" in joined):
@@ -165,6 +168,8 @@ def _child(
         if asked[_USER]:
             yield AskParent(_USER)
         yield BecomeRoot()
+        if {"user", "ipc"} <= new:
+            yield NewIpcNamespace()
     if keyring:
         yield JoinSessionKeyring(keyring, any(namespace.type == "user" for namespace in linux.namespaces))
     for kind in ("cgroup", "network", "ipc", "uts", "time"):

@@ -10,7 +10,7 @@ import os
 
 from kernel.errors import ContainerError, SystemCallError
 from kernel.operation import Operation
-from kernel.process import CLONE_NEWTIME, setns, unshare
+from kernel.process import CLONE_NEWIPC, CLONE_NEWTIME, setns, unshare
 from rootfs.idmap import write_maps
 
 TYPE_CHECKING = False
@@ -47,6 +47,16 @@ class BecomeRoot(Operation):
                 f"the user namespace has no root to become: {os.strerror(error.errno or 0).lower()}",
                 remedy="map id 0 of the container, users and groups",
             ) from None
+
+
+class NewIpcNamespace(Operation):
+    """unshare(2) as root of the user namespace: its maker owns the message queues' directory (mq_overview(7))."""
+
+    def describe(self) -> str:
+        return "unshare the ipc namespace"
+
+    def execute(self, assembly: Assembly) -> None:
+        unshare(CLONE_NEWIPC)
 
 
 class NewTimeNamespace(Operation):

@@ -26,6 +26,7 @@ from runtime.channel import Channel, error_from
 from runtime.pod import idblocks
 from runtime.pod.idblocks import IdBlocks
 from runtime.settings import Settings
+from runtime.user_namespace import BecomeRoot
 
 if TYPE_CHECKING:
     from netns.attach import Network
@@ -175,7 +176,7 @@ class Namespaces(Operation):
         assert ids is not None, "IdBlock comes first"
         mapping = ((0, ids, idblocks.SIZE),)
         ours, theirs = Channel.pair()
-        child = process.clone3(process.CLONE_NEWUSER | sum(_FLAGS[kind] for kind in self.kinds))
+        child = process.clone3(process.CLONE_NEWUSER)
         if child.pid == 0:
             self._furnish_and_wait(ours, theirs)
         theirs.close()
@@ -197,6 +198,9 @@ class Namespaces(Operation):
             ours.close()
             theirs.forward_events()
             theirs.receive()
+            # As its root: whoever makes an ipc namespace owns its message queues' directory.
+            BecomeRoot().execute(Assembly())
+            process.unshare(sum(_FLAGS[kind] for kind in self.kinds))
             self._furnish()
             theirs.send("furnished")
             theirs.receive()  # the end of the stream: all is pinned

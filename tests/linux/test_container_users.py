@@ -61,6 +61,13 @@ def test_all_namespaces_belong_to_the_users_and_nothing_of_the_host_is_in_reach(
     assert ran(users, config) == "other\n"
 
 
+def test_message_queues_belong_to_the_root_inside(users):
+    """Fails with the ipc namespace made by clone3, when the process is nobody yet."""
+    config = mapped(users.config("sh", "-c", "stat -c %u:%g /dev/mqueue"))
+    config.mounts = [*config.mounts, spec.Mount("/dev/mqueue", "mqueue")]
+    assert ran(users, config) == "0:0\n"
+
+
 def test_devices_are_the_hosts_own(users):
     config = mapped(
         users.config("sh", "-c", "echo lost > /dev/null && head -c 3 /dev/zero | wc -c; stat -c %t:%T /dev/full")

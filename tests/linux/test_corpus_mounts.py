@@ -134,6 +134,22 @@ def test_row_9_masks_are_the_null_device_whatever_the_image_has(box, outside):
     assert (box.root / "etc/hidden").read_text() == "hidden"
 
 
+def test_a_mask_cannot_be_used_to_change_the_hosts_null_device(box):
+    """What masks a file is the host's own /dev/null, and root in the container is root.
+
+    Seen to fail without MOUNT_ATTR_RDONLY in clone_device(): it can be given another mode, for the whole machine.
+    """
+    config = box.config("sh", "-c", "chmod 666 /etc/hidden 2>&1; echo lost > /etc/hidden && echo written")
+    config.process.capabilities = spec.Capabilities(
+        bounding=["CAP_FOWNER"], effective=["CAP_FOWNER"], permitted=["CAP_FOWNER"]
+    )
+    (box.root / "etc/hidden").touch()
+    config.linux.masked_paths = ["/etc/hidden"]
+    printed = ran(box, config)
+    assert "Read-only file system" in printed
+    assert printed.endswith("written\n")
+
+
 def test_row_10_the_console_is_the_terminal_that_was_made(box, outside):
     """CVE-2025-52565: the image has a link in place of /dev/console and of the terminal's own name.
 
