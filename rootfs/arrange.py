@@ -110,7 +110,7 @@ def _bind(number: int, entry: Entry, bind: Bind, around: Surroundings, before: l
     if not (ids or around.user or bind.propagation & MS_SHARED):
         return bind
     pinned = f"mounts[{number}]"
-    before.append(PinSource(bind.source, pinned, bind.recursive, "", ids, recursive))
+    before.append(PinSource(bind.source, pinned, bind.recursive, "", ids, recursive, bind.destination))
     return bind.replace(pinned=pinned)
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from kernel.errors import ContainerError, HostError, NotFound, SystemCallError
+from kernel.errors import ContainerError, HostError, NotFound, RawpodError, SystemCallError
 from kernel.mounts import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -106,15 +106,20 @@ class PinSource(Operation):
     within: str = ""
     ids: IdMaps | None = None
     ids_recursive: bool = False
+    destination: str = "/"
 
     def describe(self) -> str:
-        return f"pin {self.source}" + (f" with ids {self.ids.shown()}" if self.ids else "")
+        return f"pin {self.source} for {self.destination}" + (f" with ids {self.ids.shown()}" if self.ids else "")
 
     def execute(self, assembly: Assembly) -> None:
-        tree = clone(self.source, recursive=self.recursive, within=self.within)
-        assembly.fds[self.pinned] = tree
-        if self.ids:
-            idmap(tree, self.ids, self.source, recursive=self.ids_recursive)
+        try:
+            tree = clone(self.source, recursive=self.recursive, within=self.within)
+            assembly.fds[self.pinned] = tree
+            if self.ids:
+                idmap(tree, self.ids, self.source, recursive=self.ids_recursive)
+        except RawpodError as error:
+            # It is executed by the creating process, where nobody else says which mount it is about.
+            raise ContainerError(f"{self.describe()}: {error.message}", remedy=error.remedy) from None
 
     def undo(self, assembly: Assembly) -> None:
         tree = assembly.fds.pop(self.pinned, -1)

@@ -14,14 +14,19 @@ from kernel.mounts import (
     AT_FDCWD,
     AT_RECURSIVE,
     MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
+    mount,
     mount_setattr,
     open_tree,
 )
 from kernel.operation import Assembly, Operation
+from kernel.paths import open_in_root
 from rootfs import options
 from rootfs.copy import copy_tree
 from rootfs.place import attach, check_not_in_proc, exists, new_filesystem, real_directory, target_directory
@@ -29,6 +34,10 @@ from rootfs.place import attach, check_not_in_proc, exists, new_filesystem, real
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
+
+
+_VALUE_MAX = 255
+_COMMON_FLAGS = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 
 class Filesystem(Operation):
@@ -96,6 +105,27 @@ class OtherFilesystem(Filesystem):
 
     def type_name(self) -> str:
         return self.type
+
+    def mount(self, assembly: Assembly) -> int:
+        # fsconfig(2) takes at most 255 bytes of a value; an overlay's may be longer. Before Linux 6.5 its options were
+        # joined by commas on their way in, so that none may hold one.
+        if all(len(os.fsencode(option.partition("=")[2])) <= _VALUE_MAX and "," not in option for option in self.data):
+            return super().mount(assembly)
+        target = self.target(assembly.root)
+        try:
+            check_not_in_proc(target, self.destination)
+            # By descriptor all the same: the path names nothing but that. What the two kinds of flags have in common
+            # are the lowest four.
+            path, flags = f"/proc/self/fd/{target}", self.attributes & _COMMON_FLAGS
+            mount(self.source or self.type, path, self.type, flags, ",".join(self.data))
+        finally:
+            os.close(target)
+        mounted = open_in_root(assembly.root, self.destination, os.O_PATH)
+        if self.attributes & ~_COMMON_FLAGS:
+            # Access times are one field, which is cleared to be set.
+            mount_setattr(mounted, "", AT_EMPTY_PATH, set=self.attributes, clear=MOUNT_ATTR__ATIME)
+        propagate(mounted, self.propagation or MS_PRIVATE)
+        return mounted
 
     def make(self, target: int, existed: bool) -> int:
         data = ("ro", *self.data) if self.attributes & MOUNT_ATTR_RDONLY else self.data

@@ -41,10 +41,21 @@ def write_maps(pid: int, maps: IdMaps) -> None:
             os.close(fd)
 
 
+def too_many_namespaces(error: SystemCallError) -> SystemCallError:
+    """`error` of a call that makes a user namespace, with the limit that it met named as the remedy."""
+    if error.errno not in (errno.ENOSPC, errno.EUSERS, errno.EPERM):
+        return error
+    remedy = "the sysctls user.max_*_namespaces must allow one more (namespaces(7))"
+    return SystemCallError(error.name, error.arguments, error.errno, remedy=remedy)
+
+
 def user_namespace(maps: IdMaps) -> int:
     """A descriptor of a new user namespace with these maps, which holds it: no process stays in it."""
     waiting, release = os.pipe2(os.O_CLOEXEC)
-    child = clone3(CLONE_NEWUSER)
+    try:
+        child = clone3(CLONE_NEWUSER)
+    except SystemCallError as error:
+        raise too_many_namespaces(error) from None
     if child.pid == 0:
         try:
             events.instruments.clear()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from kernel.errors import ContainerError, RawpodError
+from kernel.errors import ContainerError, RawpodError, SystemCallError
 from kernel.pidfd import pidfd_open, wait_pidfd
-from kernel.process import CLONE_NEWPID, CLONE_PARENT, Child, clone3, setns
+from kernel.process import CLONE_NEWPID, CLONE_NEWUSER, CLONE_PARENT, Child, clone3, setns
+from rootfs.idmap import too_many_namespaces
 from runtime.operations import NAMESPACE_FLAGS
 
 TYPE_CHECKING = False
@@ -19,7 +20,10 @@ def clone(steps: Plan, cgroup_fd: int) -> Child:
     if steps.joined_first:
         return _clone_from_within(steps, cgroup_fd)
     if steps.pid_namespace is None:
-        return clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
+        try:
+            return clone3(steps.clone_flags, cgroup_fd=cgroup_fd)
+        except SystemCallError as error:
+            raise (too_many_namespaces(error) if steps.clone_flags & CLONE_NEWUSER else error) from None
     # setns(2) to a pid namespace is for children to come: the caller itself never moves.
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     other = os.open(steps.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)

@@ -20,6 +20,7 @@ from runtime.ids import check_id
 from runtime.init import Extras, assemble_and_become, host_bounding_set, seccomp_filter
 from runtime.limits import settable_limits
 from runtime.ownership import own_pipes
+from runtime.spec_check_mounts import mount_warnings
 from runtime.state import State, Status
 
 TYPE_CHECKING = False
@@ -129,7 +130,7 @@ def create(
         assembly.pid = child.pid
         record.pid, record.process_start_time = child.pid, process_start_time(child.pid)
         container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
-        container.warnings = warnings + not_granted
+        container.warnings = warnings + not_granted + mount_warnings(config)
         container.console_fd = _follow(container, ours, steps, done)
         container.save(Status.CREATED)
         if detached:

@@ -34,6 +34,15 @@ def mount_faults(config: spec.Config) -> Iterator[str]:
         yield from _pair_faults(place, mount.uid_mappings, mount.gid_mappings)
 
 
+def mount_warnings(config: spec.Config) -> list[str]:
+    """What is done as asked, and perhaps not meant."""
+    return [
+        f"mounts[{index}].destination: {mount.destination!r} is relative, taken from '/'"
+        for index, mount in enumerate(config.mounts)
+        if not mount.destination.startswith("/")
+    ]
+
+
 def device_faults(linux: spec.Linux) -> Iterator[str]:
     """`linux.devices`: numbers are needed for all but FIFOs, and in range."""
     for index, device in enumerate(linux.devices):

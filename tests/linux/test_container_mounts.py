@@ -40,6 +40,11 @@ def test_relative_sources_and_destinations(box):
     (box.bundle / "data/file").write_text("beside config.json")
     bind = spec.Mount("srv/data", "", "data", ["bind"])
     assert ran(box, with_mounts(box.config("sh", "-c", "cat /srv/data/file"), bind)) == "beside config.json"
+    container = box.create(with_mounts(box.config("sh", "-c", "true"), bind))
+    container.start()
+    container.wait()
+    container.delete()
+    assert any("'srv/data' is relative" in warning for warning in container.warnings)
 
 
 def test_a_container_without_any_mount_has_a_dev_of_its_own(box):
@@ -273,3 +278,19 @@ def test_a_tmpfs_maps_ids_where_the_kernel_can(box, tmp_path):
                 box.run(config)
     finally:
         umount2(tmp_path / "memory", 2)
+
+
+@pytest.mark.parametrize("name", ["short", "l" * 250, "with,comma"])
+def test_an_overlay_anywhere_in_the_root_whatever_its_names_are(box, on_disk, name):
+    lower, upper, work = (on_disk / name / kind for kind in ("lower", "upper", "work"))
+    for directory in (lower, upper, work):
+        directory.mkdir(parents=True)
+    (lower / "below").touch()
+    if "," in name:
+        lower, upper, work = (str(path).replace(",", "\\,") for path in (lower, upper, work))
+    options = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}", "nosuid", "noatime", "rslave"]
+    config = box.config("sh", "-c", "ls /o; touch /o/new; grep ' /o ' /proc/mounts")
+    printed = ran(box, with_mounts(config, spec.Mount("/o", "overlay", "overlay", options)))
+    assert printed.startswith("below\n")
+    assert "nosuid,noatime" in printed
+    assert (on_disk / name / "upper/new").exists()

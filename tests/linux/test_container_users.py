@@ -327,3 +327,45 @@ def test_a_cgroup_that_is_mounted_writable_is_the_users_own(users, option):
     config.mounts[4] = config.mounts[4].replace(options=[option])
     _, printed = users.run(config)
     assert printed == ("mine\n" if option == "rw" else "")
+
+
+def test_the_limit_of_user_namespaces_is_named(users):
+    limit = "/proc/sys/user/max_user_namespaces"
+    with open(limit) as file:
+        before = file.read()
+    try:
+        with open(limit, "w") as file:
+            file.write("0")
+    except PermissionError:
+        pytest.skip("needs CAP_SYS_RESOURCE")
+    try:
+        with pytest.raises(RawpodError, match=r"clone3.*user\.max_\*_namespaces"):
+            users.run(mapped(users.config("sh")))
+    finally:
+        with open(limit, "w") as file:
+            file.write(before)
+
+
+def test_a_source_that_is_missing_is_named_with_its_mount(users):
+    config = mapped(users.config("sh"))
+    config.mounts = [*config.mounts, spec.Mount("/data", "bind", "/not/there", ["bind"])]
+    with pytest.raises(RawpodError, match="pin /not/there for /data: mount source '/not/there' does not exist"):
+        users.run(config)
+
+
+def test_hooks_of_a_container_with_users_of_its_own(users, tmp_path):
+    """The runtime's are the host's root, those in the container its own."""
+    for name in ("runtime", "inside"):
+        (tmp_path / name).write_text(f"#!/bin/sh\nid -u > {tmp_path}/told-{name}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "told-inside").touch()
+    (tmp_path / "told-inside").chmod(0o666)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    config = mapped(users.config("sh", "-c", "true"))
+    config.hooks = spec.Hooks(
+        create_runtime=[spec.Hook(str(tmp_path / "runtime"), env=["PATH=/bin:/usr/bin"])],
+        create_container=[spec.Hook(str(tmp_path / "inside"), env=["PATH=/bin:/usr/bin"])],
+    )
+    ran(users, config)
+    assert [(tmp_path / f"told-{name}").read_text() for name in ("runtime", "inside")] == ["0\n", "0\n"]
