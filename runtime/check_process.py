@@ -128,7 +128,7 @@ def hook_faults(hooks: spec.Hooks) -> Iterator[str]:
                 yield f"{place}.path: {hook.path!r} is not an absolute path"
             if any("\0" in text for text in hook.args):
                 yield f"{place}.args: contains a NUL byte"
-            yield from environment_faults(f"{place}.env", hook.env)
+            yield from environment_faults(f"{place}.env", hook.env or [])
             if hook.timeout is not None and hook.timeout <= 0:
                 yield f"{place}.timeout: {hook.timeout} is not greater than zero"
 

@@ -28,7 +28,7 @@ from runtime import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kernel.operation import Assembly
     from runtime import spec
@@ -90,10 +90,19 @@ class PoststopAfterFailure(RunHooks):
             raise ContainerError("; ".join(warnings))
 
 
-def run_all(kind: str, hooks: Sequence[spec.Hook], state: bytes, directory: str | int | None = None) -> None:
-    """Run hooks in order; raises ContainerError for the first that fails. `directory` is where they begin."""
+def run_all(
+    kind: str,
+    hooks: Sequence[spec.Hook],
+    state: bytes,
+    directory: str | int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run hooks in order; raises ContainerError for the first that fails. `directory` is where they begin.
+
+    `environment` is for those that name none of their own, by default ours.
+    """
     for index, hook in enumerate(hooks):
-        run(f"{kind} hook {index} ({hook.path!r})", hook, state, directory)
+        run(f"{kind} hook {index} ({hook.path!r})", hook, state, directory, environment)
 
 
 def run_and_warn(kind: str, hooks: Sequence[spec.Hook], state: bytes, directory: str | int | None = None) -> list[str]:
@@ -107,8 +116,16 @@ def run_and_warn(kind: str, hooks: Sequence[spec.Hook], state: bytes, directory:
     return warnings
 
 
-def run(name: str, hook: spec.Hook, state: bytes, directory: str | int | None = None) -> None:
+def run(
+    name: str,
+    hook: spec.Hook,
+    state: bytes,
+    directory: str | int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run one hook to its end, with the state on its standard input and exactly its own environment.
+
+    One that names none inherits `environment`, or ours: runc and crun agree on it, and hooks count on PATH.
 
     Raises ContainerError when it cannot be executed, fails, or exceeds its timeout, with what it printed. Past the
     timeout its process group is killed.
@@ -119,7 +136,7 @@ def run(name: str, hook: spec.Hook, state: bytes, directory: str | int | None = 
     fds = {stdin_write, output_read}
     try:
         try:
-            pid = _spawn_in(directory, hook, stdin_read, output_write)
+            pid = _spawn_in(directory, hook, environment, stdin_read, output_write)
         except OSError as error:
             raise ContainerError(f"{name}: {os.strerror(error.errno or 0).lower()}") from None
         finally:
@@ -137,8 +154,13 @@ def run(name: str, hook: spec.Hook, state: bytes, directory: str | int | None = 
         raise ContainerError(f"{name}: {ended}{_quoted(output)}")
 
 
-def _spawn_in(directory: str | int | None, hook: spec.Hook, stdin: int, stdout: int) -> int:
-    environment = dict(entry.split("=", 1) for entry in hook.env)
+def _spawn_in(
+    directory: str | int | None, hook: spec.Hook, inherited: Mapping[str, str] | None, stdin: int, stdout: int
+) -> int:
+    if hook.env is not None:
+        environment: Mapping[str, str] = dict(entry.split("=", 1) for entry in hook.env)
+    else:
+        environment = os.environ if inherited is None else inherited
     args = hook.args or [hook.path]
     if directory is None:
         return spawn(hook.path, args, environment, stdin, stdout)

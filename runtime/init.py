@@ -27,7 +27,7 @@ from runtime.home import home_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from kernel.operation import Operation
@@ -169,7 +169,7 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
         credentials.set_no_new_privs()
     if extras.hooks and extras.subject is not None:
         stage.doing = "run hooks"
-        run_start_hooks(extras.hooks, extras.subject)
+        run_start_hooks(extras.hooks, extras.subject, environment)
     stage.doing = "execute"
     program.execute(relay, channel.fileno(), found, process.args, environment, confine)
 
@@ -249,11 +249,12 @@ def set_identity(process: spec.Process, available: int, *, until_loaded: bool = 
     credentials.raise_ambient(granted.ambient)
 
 
-def run_start_hooks(hooks: Sequence[spec.Hook], subject: Subject) -> None:
-    """The startContainer hooks: the container's own programs, as confined as its process."""
+def run_start_hooks(hooks: Sequence[spec.Hook], subject: Subject, environment: Mapping[str, str]) -> None:
+    """The startContainer hooks: the container's own programs, as confined as its process, which never see our
+    environment."""
     from runtime.hooks import run_all  # loaded already, by whoever made `subject`
 
-    run_all("startContainer", hooks, subject.state("created", os.getpid()))
+    run_all("startContainer", hooks, subject.state("created", os.getpid()), environment=environment)
 
 
 _bounding: list[int] = []

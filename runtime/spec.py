@@ -195,11 +195,14 @@ class Mount(SpecStruct):
 
 
 class Hook(SpecStruct):
-    """A program to run at a point of the container's life; timeout in seconds."""
+    """A program to run at a point of the container's life; timeout in seconds.
+
+    Without `env` it has the environment of who runs it: the runtime's, and for startContainer the process's.
+    """
 
     path: str
     args: list[str] = []
-    env: list[str] = []
+    env: list[str] | None = None
     timeout: int | None = None
 
 

@@ -36,7 +36,7 @@ def told(tmp_path, script):
     )
 
     def hook(name, **more):
-        return spec.Hook(path, ["tell", name], **more)
+        return spec.Hook(path, ["tell", name], env=[], **more)
 
     def lines():
         return [json.loads(line, strict=False) for line in log.read_text().splitlines()] if log.exists() else []

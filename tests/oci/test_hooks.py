@@ -308,6 +308,29 @@ def test_a_hook_gets_its_environment_and_no_other(hooks):
     assert not [line for line in found if "SECRET" in line]
 
 
+def test_a_hook_without_an_environment_has_that_of_the_runtime(hooks):
+    """Hooks: `env` is OPTIONAL; runc and crun let a hook without one inherit, and scripts count on PATH."""
+    hooks.add("createRuntime", f"env > {hooks.shared}/env")
+    del hooks.hooks["createRuntime"][0]["env"]
+    hooks.box.create(env={"FROM_OUTSIDE": "1"}).ok()
+    assert "FROM_OUTSIDE=1" in hooks.read("env").splitlines()
+
+
+def test_a_start_container_hook_without_an_environment_has_that_of_the_process(hooks):
+    """StartContainer: it runs in the container, where nothing of the runtime's environment may be seen."""
+    program = hooks.box.rootfs / "hook"
+    program.write_text(f"#!/bin/sh\nenv > {hooks.shared}/env\n")
+    program.chmod(0o755)
+    hooks.hooks["startContainer"] = [{"path": "/hook"}]
+    hooks.box.process["env"].append("OF_THE_PROCESS=1")
+    hooks.box.create(env={"FROM_OUTSIDE": "1"}).ok()
+    hooks.box.runtime("start", hooks.box.id, env={"FROM_OUTSIDE": "1"}).ok()
+    hooks.box.wait()
+    found = hooks.read("env").splitlines()
+    assert "OF_THE_PROCESS=1" in found
+    assert not [line for line in found if "FROM_OUTSIDE" in line]
+
+
 def test_a_hook_that_exceeds_its_timeout_is_aborted(hooks):
     """Hooks: `timeout` "is the number of seconds before aborting the hook"."""
     hooks.add("createRuntime", f"echo $$ > {hooks.shared}/pid; exec sleep 1000", timeout=1)
