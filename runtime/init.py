@@ -80,6 +80,7 @@ def assemble_and_become(
     try:
         credentials.set_name(INIT_NAME)
         channel.forward_events()
+        close_inherited(3 + extras.preserve_fds)
         assembly = Assembly(channel.ask)
         assembly.fds.update(fds)
         own_session(stdio)
@@ -111,6 +112,20 @@ def _fail(channel: Channel, error: BaseException, doing: str) -> NoReturn:
         channel.send_error(error, doing)
     finally:
         os._exit(getattr(error, "exit_code", 125))
+
+
+def close_inherited(first: int) -> None:
+    """Close what our caller left open to us from `first` on: a container that waits for its start would keep it open.
+
+    Whoever reads a caller's pipe to its end would wait for the container. All of ours are closed by execve.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if fd >= first and os.get_inheritable(fd):
+                os.close(fd)
+        except OSError:
+            pass  # the one by which the directory was read
 
 
 def own_session(stdio: tuple[int, int, int]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +112,27 @@ def test_further_descriptors_are_passed_on(box):
     box.start().ok()
     box.wait()
     assert box.output() == "through"
+
+
+def test_a_created_container_holds_nothing_more_of_its_callers(box):
+    """create: who reads a pipe of his to its end must not wait for a container that nobody has started."""
+    # Fails when descriptors are left to execve to close, which is at start.
+    read, write = os.pipe()
+    box.create(pass_fds=(write,)).ok()
+    os.close(write)
+    assert select.select([read], [], [], 5)[0] and os.read(read, 1) == b""
+    os.close(read)
+
+
+def test_a_created_container_with_a_terminal_holds_no_standard_stream_of_its_callers(box):
+    """create: callers of `create --console-socket` read its output to the end."""
+    # Fails when the copies that the streams are put in place from are kept.
+    box.process["terminal"] = True
+    with receiver() as console:
+        box.create("--console-socket", console.path).ok()
+        console.terminal()
+        held = {os.readlink(entry) for entry in Path(f"/proc/{box.pid}/fd").iterdir()}
+    assert str(box.out) not in held
 
 
 # run
