@@ -68,9 +68,8 @@ def create(
     check_id(container_id)
     spec.check(config)
     host_checks.check(config)
-    process = config.process
-    if process is None or not process.args:
-        raise ContainerError(f"container {container_id!r} has no process to run")
+    # Without one the container can be created and not started (config.md, "Process").
+    process = config.process or spec.Process(args=[], cwd="/")
     limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
     keyring = session_keyring(container_id) if new_keyring else ""
@@ -162,11 +161,11 @@ def _extras(
     config: spec.Config, container_id: str, bundle: str, preserve_fds: int, parent_death_signal: int
 ) -> tuple[Extras, list[str]]:
     """What becoming the payload takes, and a warning for each capability that it will not have."""
-    assert config.process is not None
+    process = config.process or spec.Process(args=[], cwd="/")
     linux = config.linux or spec.Linux()
     new_user = any(namespace.type == "user" for namespace in linux.namespaces)
     available = capabilities.ALL if new_user else host_bounding_set()
-    _, warnings = capabilities.grant(config.process.capabilities, available)
+    _, warnings = capabilities.grant(process.capabilities, available)
     extras = Extras(
         relay=relay.make(),
         capabilities=available,

@@ -158,6 +158,8 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
 
     What needs privileges comes before the identity; what would hinder the rest, limits first of all, comes last.
     """
+    if not process.args:
+        raise ContainerError("config.json has no process to run (config.md: required when start is called)")
     stage.doing = "take on the attributes"
     environment = complete_environment(process)
     relay = program.relay_path(extras.relay)

@@ -106,6 +106,13 @@ def test_a_configuration_without_process_cannot_be_started(box):
     box.refused_at_last()
 
 
+def test_a_configuration_without_process_can_be_created(box):
+    """Process: it "is REQUIRED when `start` is called", not before."""
+    del box.config["process"]
+    box.create().ok()
+    assert box.status == "created"
+
+
 @pytest.mark.parametrize("operation", ["state", "start", "kill", "delete"])
 def test_every_operation_needs_an_id(runtime, operation):
     """State, Start, Kill, Delete: "MUST generate an error if it is not provided the container ID"."""
