@@ -17,7 +17,7 @@ from runtime.channel import Channel, Gate, error_from
 from runtime.cloning import clone
 from runtime.container import Container, out_of_memory
 from runtime.ids import check_id
-from runtime.init import Extras, assemble_and_become, host_bounding_set, seccomp_filter
+from runtime.init import Extras, assemble_and_become, host_bounding_set, keeps_groups, seccomp_filter
 from runtime.limits import settable_limits
 from runtime.ownership import own_pipes
 from runtime.spec_check_mounts import mount_warnings
@@ -175,6 +175,7 @@ def _extras(
         hooks=tuple(config.hooks.start_container) if config.hooks else (),
         subject=plan_process.subject_of(config, container_id, bundle),
         filter=seccomp_filter(linux),
+        keep_groups=keeps_groups(config.annotations),
     )
     return extras, warnings
 

@@ -27,7 +27,16 @@ from runtime import labels, spec, state
 from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process
 from runtime.capabilities import ALL
 from runtime.channel import Channel, error_from
-from runtime.init import Extras, Stage, become, host_bounding_set, own_session, seccomp_filter, take_terminal
+from runtime.init import (
+    Extras,
+    Stage,
+    become,
+    host_bounding_set,
+    keeps_groups,
+    own_session,
+    seccomp_filter,
+    take_terminal,
+)
 from runtime.spec_check import check_process
 from runtime.user_namespace import BecomeRoot
 
@@ -67,7 +76,8 @@ def exec_in(
     # (CVE-2016-9962); execve makes it dumpable again.
     credentials.set_dumpable(False)
     available = ALL if joined & CLONE_NEWUSER else host_bounding_set()
-    extras = Extras(relay.make(), available, preserve_fds, linux=linux, filter=seccomp_filter(linux))
+    filter, keep_groups = seccomp_filter(linux), keeps_groups(record.annotations)
+    extras = Extras(relay.make(), available, preserve_fds, linux=linux, filter=filter, keep_groups=keep_groups)
     ours, theirs = Channel.pair()
     try:
         setns(target, CLONE_NEWPID)

@@ -42,7 +42,7 @@ class Extras(Record):
 
     `relay` is a descriptor of what payloads are executed through. `capabilities` are those that can be granted.
     Descriptors from 3 on, `preserve_fds` of them, are passed on. `hooks` are run last before the payload is executed.
-    `filter` is that of `linux.seccomp`.
+    `filter` is that of `linux.seccomp`. `keep_groups` leaves it the supplementary groups of whoever started rawpod.
     """
 
     relay: int
@@ -53,6 +53,12 @@ class Extras(Record):
     hooks: tuple[spec.Hook, ...] = ()
     subject: Subject | None = None
     filter: Filter | None = None
+    keep_groups: bool = False
+
+
+def keeps_groups(annotations: Mapping[str, str]) -> bool:
+    """Whether the payload has its creator's groups, as `podman run --group-add keep-groups` asks and crun has it."""
+    return annotations.get("run.oci.keep_original_groups") == "1"
 
 
 class Stage:
@@ -168,7 +174,8 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
     entered = enter_directory(process.cwd)
     stage.doing = "take on the identity"
     confine = seccomp_loader(process, channel, extras)
-    set_identity(process, extras.capabilities, until_loaded=confine is not None and not process.no_new_privileges)
+    until_loaded = confine is not None and not process.no_new_privileges
+    set_identity(process, extras.capabilities, until_loaded=until_loaded, keep_groups=extras.keep_groups)
     if extras.parent_death_signal:
         # After the change of user, which clears it (prctl(2)).
         credentials.set_parent_death_signal(extras.parent_death_signal)
@@ -240,7 +247,9 @@ def seccomp_loader(process: spec.Process, channel: Channel, extras: Extras) -> C
     return lambda: confinement.load(filter, profile, channel, kept)
 
 
-def set_identity(process: spec.Process, available: int, *, until_loaded: bool = False) -> None:
+def set_identity(
+    process: spec.Process, available: int, *, until_loaded: bool = False, keep_groups: bool = False
+) -> None:
     """Groups, user and the five capability sets, in the order that capabilities(7) leaves possible.
 
     With `until_loaded` the capability to load a seccomp filter is kept as well.
@@ -251,8 +260,9 @@ def set_identity(process: spec.Process, available: int, *, until_loaded: bool = 
         os.umask(user.umask)
     credentials.drop_bounding(granted.bounding, available)
     credentials.set_keep_capabilities(True)
-    # Always, also for none: the groups would be those of whoever started rawpod.
-    os.setgroups(user.additional_gids)
+    if not keep_groups:
+        # Also for none: the groups would be those of whoever started rawpod.
+        os.setgroups(user.additional_gids)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     credentials.set_keep_capabilities(False)

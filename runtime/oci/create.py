@@ -58,7 +58,7 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
     terminal = config.process is not None and config.process.terminal
     console_socket = parsed.text("--console-socket")
     if terminal and not console_socket and not own_terminal:
-        raise BadInput("process.terminal is set and nobody takes the terminal", remedy="give --console-socket")
+        raise BadInput("process.terminal is set and nobody takes the terminal", remedy="use --console-socket")
     if console_socket and not terminal:
         raise BadInput("--console-socket is given and process.terminal is not set")
     listening = listen_fds()

@@ -57,7 +57,7 @@ def run(invocation: Invocation) -> int:
     if console_socket and not process.terminal:
         raise BadInput("--console-socket is given and the process has no terminal", remedy="--tty")
     if process.terminal and detach and not console_socket:
-        raise BadInput("a terminal and nobody to take it", remedy="give --console-socket")
+        raise BadInput("a terminal and nobody to take it", remedy="use --console-socket")
     child, console = exec_in(
         record,
         _cgroup(record, parsed.text("--cgroup")),

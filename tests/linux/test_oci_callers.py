@@ -1,0 +1,67 @@
+"""What callers of crun ask for beyond the specification: `delete --regex`, and the annotation for groups."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+OCI = Path(__file__).parents[2] / ".venv/bin/rawpod-oci"
+
+
+@pytest.fixture
+def config(box, settings):
+    """A configuration whose cgroup is the test's own."""
+    return {
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs"},
+        "process": {"cwd": "/", "args": ["busybox", "sleep", "1000"], "env": ["PATH=/bin"]},
+        "mounts": [{"destination": "/proc", "type": "proc"}],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network", "cgroup")],
+            "cgroupsPath": f"{settings.cgroup}/box",
+        },
+    }
+
+
+@pytest.fixture
+def oci(box, config, tmp_path):
+    """Call rawpod-oci in the bundle; its status and what it printed."""
+
+    def call(*arguments, **more):
+        (box.bundle / "config.json").write_text(json.dumps(config))
+        with open(tmp_path / "printed", "w+") as printed:
+            null = subprocess.DEVNULL
+            command = [OCI, "--root", tmp_path / "state", *arguments]
+            ended = subprocess.run(command, cwd=box.bundle, stdin=null, stdout=printed, stderr=printed, **more)
+            printed.seek(0)
+            return ended.returncode, printed.read()
+
+    return call
+
+
+def test_delete_takes_all_containers_that_an_expression_matches(oci, config, settings):
+    for name in ("web-1", "web-2", "other"):
+        config["linux"]["cgroupsPath"] = f"{settings.cgroup}/{name}"
+        assert oci("create", name) == (0, "")
+    assert oci("delete", "--force", "--regex", "^web-.$") == (0, "")
+    assert oci("list", "-q") == (0, "other\n")
+    assert oci("delete", "--force", "--regex", "nothing") == (0, "")
+    assert oci("delete", "--force", "--regex", ".") == (0, "")
+    assert oci("list", "-q") == (0, "")
+
+
+@pytest.mark.parametrize("expression", ["", "("])
+def test_a_malformed_expression_deletes_nothing(oci, expression):
+    assert oci("create", "box")[0] == 0
+    assert oci("delete", "--force", "--regex", expression)[0] == 1
+    assert oci("list", "-q") == (0, "box\n")
+    assert oci("delete", "--force", "box") == (0, "")
+
+
+@pytest.mark.parametrize(("annotations", "groups"), [({}, []), ({"run.oci.keep_original_groups": "1"}, [5, 7])])
+def test_the_callers_groups_are_kept_only_where_an_annotation_asks_for_it(oci, config, annotations, groups):
+    config["annotations"] = annotations
+    config["process"]["args"] = ["busybox", "grep", "^Groups:", "/proc/self/status"]
+    status, printed = oci("run", "box", extra_groups=[5, 7])
+    assert (status, [int(group) for group in printed.split()[1:]]) == (0, groups)
