@@ -6,12 +6,15 @@ PYTEST := $(VENV)/pytest --durations=10 --durations-min=0.5
 PREFIX := /opt/rawpod
 RELEASES := bookworm trixie
 
-.PHONY: help setup setup-test demo install uninstall check test test-quick test-native test-vm bench clean
+CRUN_OPTIONS := $(if $(wildcard /sys/fs/cgroup/cgroup.controllers),, --cgroup-manager=disabled)
+
+.PHONY: help setup setup-test demo install uninstall check conformance test test-quick test-native test-vm bench clean
 
 help:
 	@echo "make demo         the main job: a Deployment kept at its count, narrated"
 	@echo "make test         every check and test, here and in virtual machines of Debian 12 and 13"
 	@echo "make test-quick   checks, unit tests and native root tests (under 5 minutes)"
+	@echo "make conformance  the runtime-spec's sentences put to rawpod-oci, crun and runc"
 	@echo "make check        format, lint, types, layers, unit tests (under 20 seconds)"
 	@echo "make setup        build .venv with .venv/bin/rawpod"
 	@echo "make install      put the program under $(PREFIX), link /usr/local/bin/rawpod, add the systemd units"
@@ -49,6 +52,12 @@ check-unit:
 
 test-native: setup-test
 	@$(PYTEST) -q tests/linux
+	@$(PYTEST) -q tests/oci
+
+# The suite of the runtime-spec for rawpod-oci and its peers. crun manages cgroups where their controllers are on v2 alone.
+conformance: setup-test
+	@for runtime in "$(CURDIR)/$(VENV)/rawpod-oci" "crun$(CRUN_OPTIONS)" runc; do \
+		echo "== $$runtime"; RUNTIME="$$runtime" $(VENV)/pytest -q -r fE tests/oci || exit; done
 
 test-quick: check test-native
 
@@ -66,6 +75,7 @@ vm-%:
 .PHONY: in-vm in-vm-systemd
 in-vm:
 	@RAWPOD_VM=1 $(PYTEST) -q tests/vm tests/linux tests/unit
+	@RAWPOD_VM=1 $(PYTEST) -q tests/oci
 
 # systemd's driver of cgroups, which podman takes by itself where systemd is PID 1.
 in-vm-systemd:

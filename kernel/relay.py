@@ -20,7 +20,7 @@ import os
 import struct
 
 from kernel import events
-from kernel.errors import NotSupported
+from kernel.errors import HostError, NotSupported
 
 _F_ADD_SEALS = 1033
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE (fcntl(2))
@@ -71,11 +71,15 @@ def image(machine: str) -> bytes:
 
 
 def make() -> int:
-    """A descriptor of a new, sealed relay, close-on-exec (memfd_create(2))."""
+    """A descriptor of a new, sealed relay, close-on-exec (memfd_create(2)). Raises HostError where none may execute."""
     data = image(os.uname().machine)
     flags = _MFD_CLOEXEC | _MFD_ALLOW_SEALING
     try:
         fd = os.memfd_create("rawpod-relay", flags | _MFD_EXEC)
+    except PermissionError:
+        raise HostError(
+            "memory files may not be executed here: vm.memfd_noexec is 2", remedy="sysctl vm.memfd_noexec=1"
+        ) from None
     except OSError as error:
         if error.errno != _EINVAL:
             raise

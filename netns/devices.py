@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import sys
@@ -49,11 +48,17 @@ def move_device(host_name: str, name: str, netns_fd: int) -> str:
             there = Netlink()
         with there:
             before = _indices(there)
+            if name in before.values():
+                # The kernel moves first and renames then: the device would be lost with the namespace.
+                raise ContainerError(
+                    f"network device {host_name!r} -> {name!r}: there is one of that name in the namespace",
+                    remedy="give another name, or a template such as 'eth%d'",
+                )
             try:
                 here.request(_move(link.ifindex, name, netns_fd))
             except NetlinkError as error:
                 what = f"network device {host_name!r} -> {name!r}: {error.strerror}"
-                raise ContainerError(what, remedy=_remedy(error)) from None
+                raise ContainerError(what, remedy=error.detail or None) from None
             (index,) = set(after := _indices(there)) - set(before)
             there.request(*(_add(index, address) for address in addresses), _set_up(index))
     return after[index]
@@ -94,9 +99,3 @@ def _add(index: int, address: Address) -> Message:
 def _set_up(index: int) -> Message:
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP)
     return Message("RTM_SETLINK", _RTM_SETLINK, body, shown={"index": index, "flags": "up"})
-
-
-def _remedy(error: NetlinkError) -> str | None:
-    if error.errno == errno.EEXIST:
-        return "the container's namespace has a device of that name: give another one, or a template such as 'eth%d'"
-    return error.detail or None

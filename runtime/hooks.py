@@ -1,7 +1,7 @@
 """Hooks: programs of the administrator's at six points of a container's life (config.md, "POSIX-platform Hooks").
 
     kind             when                                      in which namespaces   status told   failure
-    prestart         create, mounts made, before pivot_root    the runtime's         creating      create fails
+    prestart         create, mounts made, before pivot_root    the runtime's         created       create fails
     createRuntime    after prestart                            the runtime's         creating      create fails
     createContainer  after createRuntime                       the container's       creating      create fails
     startContainer   start, before the program is executed     the container's       created       start fails
@@ -65,7 +65,9 @@ class RunHooks(Operation):
         return f"run {self.kind} hooks: {', '.join(hook.path for hook in self.hooks)}"
 
     def execute(self, assembly: Assembly) -> None:
-        run_all(self.kind, self.hooks, self.subject.state("creating", assembly.pid), self.subject.bundle)
+        # The specification's summary has prestart hooks after create, from when there was no other moment.
+        status = "created" if self.kind == "prestart" else "creating"
+        run_all(self.kind, self.hooks, self.subject.state(status, assembly.pid), self.subject.bundle)
 
 
 class RunHooksInside(RunHooks):

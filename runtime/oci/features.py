@@ -33,7 +33,7 @@ def version() -> str:
 
 def features() -> dict[str, Any]:
     """The object that features.md and features-linux.md describe."""
-    from kernel.names import CAPABILITIES
+    from kernel.names import CAPABILITIES, MEMORY_POLICIES, MEMORY_POLICY_FLAGS
     from rootfs.options import known_options
     from runtime.operations import NAMESPACE_FLAGS
 
@@ -45,6 +45,10 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(NAMESPACE_FLAGS),
             "capabilities": list(CAPABILITIES),
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "memoryPolicy": {"modes": list(MEMORY_POLICIES), "flags": list(MEMORY_POLICY_FLAGS)},
+            "netDevices": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": True}},
             "cgroup": {"v1": False, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
             "seccomp": _seccomp(),

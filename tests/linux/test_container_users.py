@@ -369,3 +369,12 @@ def test_hooks_of_a_container_with_users_of_its_own(users, tmp_path):
     )
     ran(users, config)
     assert [(tmp_path / f"told-{name}").read_text() for name in ("runtime", "inside")] == ["0\n", "0\n"]
+
+
+def test_the_hosts_processes_come_with_the_hosts_proc(users):
+    """A user namespace may not mount the procfs of the host's pid namespace: it is bound."""
+    config = mapped(
+        users.config("sh", "-c", "cat /proc/self/comm; stat -c %u /proc/1; grep -c ' /proc proc' /proc/mounts")
+    )
+    config.linux.namespaces = [row for row in config.linux.namespaces if row.type != "pid"]
+    assert ran(users, config) == "cat\n65534\n1\n"

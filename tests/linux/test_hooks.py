@@ -77,7 +77,7 @@ def test_hooks_of_every_kind_run_in_order_with_the_state_of_the_moment(box, told
     seen = lines()
     assert before_start == ["prestart", "createRuntime 1", "createRuntime 2", "createContainer"]
     assert [line["name"] for line in seen] == [*before_start, "poststart", "poststop"]
-    assert [line["state"]["status"] for line in seen] == ["creating"] * 4 + ["running", "stopped"]
+    assert [line["state"]["status"] for line in seen] == ["created", *["creating"] * 3, "running", "stopped"]
     assert [line["state"].get("pid") for line in seen] == [pid, pid, pid, 1, pid, None]
     assert all(line["state"]["annotations"] == {"org.example": "x"} for line in seen)
     own = os.readlink("/proc/self/ns/net")

@@ -6,6 +6,9 @@ import os
 import pytest
 
 from kernel import relay
+from kernel.errors import HostError
+from kernel.pidfd import wait_pidfd
+from kernel.process import CLONE_NEWPID, clone3
 
 _F_GET_SEALS = 1034
 
@@ -59,3 +62,22 @@ def test_it_cannot_be_changed(relay_fd):
     assert fcntl.fcntl(relay_fd, _F_GET_SEALS) == 0xF
     with pytest.raises(PermissionError):
         os.pwrite(relay_fd, b"x", 0)
+
+
+def test_where_memory_files_may_not_be_executed_it_says_so():
+    # The parameter is the pid namespace's: the host's stays as it is.
+    child = clone3(CLONE_NEWPID)
+    if child.pid == 0:
+        status = 1
+        try:
+            with open("/proc/sys/vm/memfd_noexec", "w") as file:
+                file.write("2")
+            with pytest.raises(HostError, match=r"vm.memfd_noexec is 2"):
+                relay.make()
+            status = 0
+        except FileNotFoundError:
+            status = 0  # before Linux 6.3 there is no such parameter
+        finally:
+            os._exit(status)
+    assert wait_pidfd(child.pidfd).shell == 0
+    os.close(child.pidfd)

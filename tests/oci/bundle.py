@@ -198,7 +198,9 @@ class Bundle:
 
     def clean(self) -> None:
         """Take away what a test left, whatever its state."""
-        self.runtime("delete", "--force", self.id)
+        root = self.runtime.root
+        if root.is_dir() and any(self.id in name for name in os.listdir(root)):
+            self.runtime("delete", "--force", self.id)
 
 
 def reap(pid: int) -> int:

@@ -282,6 +282,21 @@ KNOWN: tuple[Known, ...] = (
     """,
     ),
     _row("crun", CRUN_1_8, "connects all the same", "test_the_path_of_the_agent_is_ignored_without_notify"),
+    _row(
+        "crun",
+        CRUN_1_8,
+        "implements runtime-spec 1.0",
+        "test_exec_is_bound_to_the_configured_processors\ntest_a_network_device_is_moved_into_the_container",
+    ),
+    _row("crun", _ANY, "sets 022", "test_the_umask_of_the_caller_is_kept"),
+    _row("runc", _ANY, "sets 022", "test_the_umask_of_the_caller_is_kept"),
+    _row(
+        "runc",
+        RUNC_1_1,
+        "implements runtime-spec 1.0",
+        "test_exec_is_bound_to_the_configured_processors\ntest_a_network_device_is_moved_into_the_container",
+    ),
+    _row("runc", _ANY, "ignores what cgroup v2 has no form of", "test_what_cgroup_v2_has_no_form_of_is_an_error"),
     _row("runc", _ANY, "deletes a created container", "test_a_created_container_cannot_be_deleted"),
     _row("runc", RUNC_1_1, "warns of it", "test_a_cgroup_with_processes_of_others_is_refused"),
     _row(

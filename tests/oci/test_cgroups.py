@@ -321,6 +321,24 @@ def test_update_takes_options(box):
     assert found == {"memory.max": str(80 << 20), "pids.max": "44", "cpu.max": "20000 50000"}
 
 
+IMPOSSIBLE = {
+    "kernel memory": {"memory": {"kernel": 64 << 20}},
+    "kernel TCP memory": {"memory": {"kernelTCP": 64 << 20}},
+    "swappiness": {"memory": {"swappiness": 10}},
+    "no OOM killer": {"memory": {"disableOOMKiller": True}},
+    "realtime": {"cpu": {"realtimeRuntime": 1000, "realtimePeriod": 10000}},
+    "class of packets": {"network": {"classID": 1048577}},
+    "leaf weight": {"blockIO": {"leafWeight": 100}},
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_what_cgroup_v2_has_no_form_of_is_an_error(box, what):
+    """Unified: "If the conversion is not possible the runtime MUST generate an error"."""
+    box.linux["resources"] = IMPOSSIBLE[what]
+    box.refused()
+
+
 def test_what_the_host_does_not_give_is_no_silent_success(box, controllers):
     """config.md, Valid values: "Runtimes MUST generate an error when invalid or unsupported values are encountered"."""
     box.linux["resources"] = {"hugepageLimits": [{"pageSize": "3MB", "limit": 1 << 20}]}

@@ -103,6 +103,16 @@ def test_exec_takes_a_process_file(box):
     )
 
 
+def test_exec_is_bound_to_the_configured_processors(box):
+    """config.md, Linux Process: `execCPUAffinity`: `final` "is a list of CPUs the process will be run on"."""
+    last = max(os.sched_getaffinity(0))
+    process = {**box.process, "execCPUAffinity": {"initial": "0", "final": str(last)}}
+    process["args"] = ["grep", "^Cpus_allowed_list:", "/proc/self/status"]
+    (box.directory / "process.json").write_text(json.dumps(process))
+    printed = box.running().exec("--process", box.directory / "process.json", "--").ok().out
+    assert printed.split()[1] == str(last)
+
+
 def test_exec_has_the_capabilities_and_restrictions_of_the_container(box):
     """exec: no more rights than the container has."""
     box.process["capabilities"] = {name: ["CAP_KILL"] for name in ("bounding", "permitted", "effective")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,6 +163,17 @@ def test_the_container_has_a_network_stack_of_its_own(box):
 def test_loopback_of_a_new_network_namespace_is_up(box):
     """runc and crun raise the loopback link, which callers rely on."""
     assert "UP" in box.shell("ip link show lo")
+
+
+def test_a_network_device_is_moved_into_the_container(box):
+    """Network devices: `netDevices` "describes the network devices to be moved to the container network namespace"."""
+    name = f"oci{box.id[-6:]}"
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", f"{name}p"], check=True)
+    try:
+        box.linux["netDevices"] = {name: {"name": "eth7"}}
+        assert "eth7" in box.shell("ip -o link")
+    finally:
+        subprocess.run(["ip", "link", "del", f"{name}p"], check=False, stderr=subprocess.DEVNULL)
 
 
 # user namespaces

@@ -48,10 +48,8 @@ def test_only_the_standard_descriptors_are_open_in_exec(box, leak):
 def test_a_working_directory_by_descriptor_is_not_the_hosts(box, number):
     """CVE-2024-21626: a working directory /proc/self/fd/N that a descriptor of the runtime makes a way out."""
     box.process["cwd"] = f"/proc/self/fd/{number}"
-    result = box.run(
-        "sh", "-c", "ls -d ../../../../../../../../../../../proc/sys >/dev/null; pwd; cat ../../../../../etc/hostname"
-    )
-    assert Path("/etc/hostname").read_text() not in result.out or result.code != 0
+    result = box.run("sh", "-c", "pwd; cat ../../../../../../../../etc/passwd")
+    assert "root:" not in result.out
     assert result.code != 0 or os.fspath(box.directory) not in result.out
 
 
@@ -165,7 +163,7 @@ def test_the_program_has_no_terminal_of_the_caller(box):
 
 def test_the_umask_of_the_caller_is_kept(box):
     """config.md, User: `umask`: "If unspecified, the umask should not be changed from the calling process' umask"."""
-    assert int(box.shell("umask", umask=0o027), 8) in (0o027, 0o022)
+    assert int(box.shell("umask", umask=0o027), 8) == 0o027
 
 
 def test_records_are_for_their_owner_alone(box):
