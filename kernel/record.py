@@ -65,9 +65,13 @@ class _Fields:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; what is in them stays as it is."""
+        return {name: getattr(self, name) for name in self._fields}
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return type(self)(**{name: getattr(self, name) for name in self._fields} | changes)
+        return type(self)(**self.as_dict() | changes)
 
 
 @dataclass_transform(frozen_default=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from kernel.record import Record
 
 DEFAULT_ROOT = Path("/var/lib/rawpod")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Record):
     """The roots and names of one instance.
 
     `cgroup` is a path as /proc/self/cgroup shows it, None for rawpod/ in the delegated subtree.
@@ -54,7 +54,9 @@ class Settings:
 
     def to_json(self) -> dict[str, object]:
         """Plain data, for a process of another instance to be told."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return {
+            key: str(value) if isinstance(value, Path) else value for key, value in zip(self._fields, self, strict=True)
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Settings:

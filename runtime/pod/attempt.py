@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from cgroups.cgroup import Cgroup
 from cgroups.hierarchy import Hierarchy
 from kernel.pidfd import ExitStatus
+from kernel.record import Record, Struct
 from runtime import spec
 from runtime.create import create
 from runtime.pod.logs import LogWriter
@@ -24,8 +24,7 @@ from runtime.pod.streams import InputPump, OutputPump, Sink
 _PIPE_SIZE = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Record):
     """All that an attempt needs, made before the attempt before it has ended."""
 
     id: str
@@ -37,8 +36,7 @@ class Prepared:
     cgroup: Cgroup
 
 
-@dataclass(slots=True)
-class Show:
+class Show(Struct):
     """How `rawpod run` puts a container into its caller's terminal: what it reads and where output is shown, too."""
 
     stdin: int | None
@@ -47,8 +45,7 @@ class Show:
     on_console: Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Record):
     """How an attempt ended. `died` is CLOCK_MONOTONIC when the monitor noticed, `ran` seconds from its start."""
 
     status: ExitStatus

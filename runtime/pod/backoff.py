@@ -1,10 +1,9 @@
 """How long a container that ended waits before it runs again."""
 
-from dataclasses import dataclass
+from kernel.record import Struct
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(Struct):
     """The first restart happens at once, then the wait doubles from `first` to `limit` seconds.
 
     A container that ran for `reset_after` seconds starts again from the beginning. Durations come from the caller's

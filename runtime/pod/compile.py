@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from cgroups.device_rules import DENY_ALL, STANDARD
 from kernel.errors import BadInput
+from kernel.record import Record
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import environment, idblocks, quantities, users
@@ -44,8 +44,7 @@ ETC_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _SHM = "/dev/shm"
 
 
-@dataclass(frozen=True)
-class ImageView:
+class ImageView(Record):
     """What the compiler needs of an image.
 
     `lowers` are its layers, topmost first, `binds` directories of the host that it shows read-only (source,
@@ -59,11 +58,10 @@ class ImageView:
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
     user: str = ""
-    accounts: Accounts = field(default_factory=Accounts)
+    accounts: Accounts = Accounts()
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Record):
     """What the pod gives to each of its containers.
 
     `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
@@ -78,8 +76,8 @@ class Surroundings:
     cgroups_path: str
     namespaces: Mapping[str, str]
     seccomp: spec.Seccomp | None
-    etc: Mapping[str, str] = field(default_factory=dict)
-    volumes: Mapping[str, str] = field(default_factory=dict)
+    etc: Mapping[str, str] = {}
+    volumes: Mapping[str, str] = {}
     shm: str = ""
     ids: int | None = None
     mapped: frozenset[str] = frozenset()

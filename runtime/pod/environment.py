@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from kernel.errors import BadInput, NotFound
+from kernel.record import Record
 from runtime.pod.faults import shown
 from runtime.pod.objects import ConfigMap, Container, EnvFromSource, EnvVar, KeySelector, Pod, Secret
 
@@ -35,12 +35,11 @@ class MissingReference(NotFound):
     """A ConfigMap or Secret that the pod needs is not there (yet): the pod waits for it."""
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(Record):
     """What values may refer to, all of the pod's own namespace, by name."""
 
-    config_maps: Mapping[str, ConfigMap] = field(default_factory=dict)
-    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    config_maps: Mapping[str, ConfigMap] = {}
+    secrets: Mapping[str, Secret] = {}
     address: str = ""
     host_address: str = ""
 

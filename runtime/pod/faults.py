@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 from kernel.errors import BadInput
+from kernel.record import Record
 
 Path = tuple[str | int, ...]
 """Where a value is in a document: names of fields and indices of lists."""
@@ -15,8 +15,7 @@ Path = tuple[str | int, ...]
 SHOWN_AT_MOST = 500
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(Record):
     """One fault; file and line are known where the document came from a file (line 0 is none)."""
 
     path: Path
@@ -37,7 +36,7 @@ class Fault:
 
     def at(self, file: str, line: int) -> Fault:
         """The same fault with its place in a file."""
-        return replace(self, file=file, line=line)
+        return self.replace(file=file, line=line)
 
     def __str__(self) -> str:
         """`file:line: field.path: what is wrong (what would be right)`, without what is not known."""

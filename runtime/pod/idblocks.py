@@ -12,10 +12,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import HostError
+from kernel.record import Record
 
 SIZE = 65536
 _LAST = 2**32 // SIZE - 2  # the very last block holds (uid_t) -1
@@ -91,8 +91,7 @@ class IdBlocks:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class PodRoot:
+class PodRoot(Record):
     """The root user of a pod as the host sees it: the first id of its block, or the host's own root."""
 
     blocks: IdBlocks | None = None

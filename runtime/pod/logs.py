@@ -12,10 +12,10 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import BadInput, RawpodError
+from kernel.record import Record
 
 LINE_LIMIT = 16 * 1024
 MAX_SIZE = 10 * 1024 * 1024
@@ -27,8 +27,7 @@ KEPT_ATTEMPTS = 2
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class LogDirectory:
+class LogDirectory(Record):
     """Where a container's logs are. The names are single path components, checked when it is opened."""
 
     logs: Path

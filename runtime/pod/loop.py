@@ -9,8 +9,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from types import FrameType
+
+from kernel.record import Struct
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -18,14 +19,16 @@ WRITE = select.EPOLLOUT
 Callback = Callable[[], None]
 
 
-@dataclass(order=True, slots=True)
-class Timer:
+class Timer(Struct):
     """A callback due at `when` (CLOCK_MONOTONIC, seconds)."""
 
     when: float
     sequence: int
-    callback: Callback = field(compare=False)
-    cancelled: bool = field(default=False, compare=False)
+    callback: Callback
+    cancelled: bool = False
+
+    def __lt__(self, other: "Timer") -> bool:
+        return (self.when, self.sequence) < (other.when, other.sequence)
 
     def cancel(self) -> None:
         self.cancelled = True

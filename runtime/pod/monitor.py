@@ -24,7 +24,7 @@ from runtime.pod.control import Server
 from runtime.pod.logs import LogDirectory
 from runtime.pod.loop import Loop, Timer
 from runtime.pod.prepare import Blueprint
-from runtime.pod.records import ContainerRecord, Json, PodRecord, Terminated
+from runtime.pod.records import ContainerRecord, Json, PodRecord, Terminated, timestamp
 from runtime.pod.runner import Runner
 from runtime.settings import Settings
 
@@ -56,7 +56,8 @@ class Monitor:
         self.hierarchy = cgroup_hierarchy.find()
         self.blueprint = Blueprint.read(settings, uid, self.hierarchy)
         self.restart_policy = self.blueprint.restart_policy
-        self.pod = PodRecord([ContainerRecord(name, image) for name, image in self.blueprint.containers])
+        records = [ContainerRecord(name, image) for name, image in self.blueprint.containers]
+        self.pod = PodRecord(records, started_at=timestamp())
         self.runners = [
             Runner(self, index, record, self._container_over) for index, record in enumerate(self.pod.containers)
         ]

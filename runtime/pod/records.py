@@ -1,8 +1,9 @@
 """What is known of a pod's containers, and the Kubernetes PodStatus made of it."""
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
+
+from kernel.record import Record, Struct
 
 Json = dict[str, Any]
 
@@ -12,8 +13,7 @@ def timestamp() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Record):
     """Not running yet, or not running again yet."""
 
     reason: str
@@ -23,8 +23,7 @@ class Waiting:
         return {"waiting": {"reason": self.reason} | ({"message": self.message} if self.message else {})}
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Record):
     """Running since `started_at`."""
 
     started_at: str
@@ -33,8 +32,7 @@ class Running:
         return {"running": {"startedAt": self.started_at}}
 
 
-@dataclass(frozen=True, slots=True)
-class Terminated:
+class Terminated(Record):
     """Ended: `exit_code` as shells put it (128 + signal), reason Completed, Error or OOMKilled, or why it never ran."""
 
     exit_code: int
@@ -63,8 +61,7 @@ class Terminated:
 State = Waiting | Running | Terminated
 
 
-@dataclass(slots=True)
-class ContainerRecord:
+class ContainerRecord(Struct):
     """One container of a pod: its present state, the one before, and the figures rawpod keeps beside.
 
     `died` and `started` are CLOCK_MONOTONIC seconds of the last end of a payload and of the last first instruction.
@@ -73,9 +70,9 @@ class ContainerRecord:
     name: str
     image: str
     image_id: str = ""
-    command: list[str] = field(default_factory=list)
+    command: list[str] = []
     cgroup: str = ""
-    state: State = field(default_factory=lambda: Waiting("ContainerCreating"))
+    state: State = Waiting("ContainerCreating")
     last: Terminated | None = None
     restarts: int = 0
     id: str = ""
@@ -125,19 +122,18 @@ class ContainerRecord:
         }
 
 
-@dataclass(slots=True)
-class PodRecord:
+class PodRecord(Struct):
     """A pod as its monitor sees it."""
 
     containers: list[ContainerRecord]
-    started_at: str = field(default_factory=timestamp)
+    started_at: str
     address: str = ""
     sandbox_ready: bool = False
     finished: bool = False
     reason: str = ""
     message: str = ""
-    warnings: list[str] = field(default_factory=list)
-    conditions: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    warnings: list[str] = []
+    conditions: dict[str, tuple[bool, str]] = {}
 
     @property
     def phase(self) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +18,7 @@ from kernel import process
 from kernel.errors import Conflict, ContainerError, NotFound
 from kernel.operation import Assembly, Operation
 from kernel.pidfd import pidfd_open, pidfd_send_signal, wait_pidfd
+from kernel.record import Record
 from netns import namespace
 from netns.loopback import raise_loopback
 from rootfs.idmap import IdMaps, write_maps
@@ -37,8 +37,7 @@ SYSTEM = "system"
 """The cgroup of the supervisor and the monitors, beside those of the pods."""
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Record):
     """All names that belong to one pod, computed from its uid."""
 
     settings: Settings
@@ -99,7 +98,6 @@ def network_of(settings: Settings) -> Network:
     return Network(settings.bridge, settings.subnet, settings.state, settings.internal)
 
 
-@dataclass(frozen=True, slots=True)
 class PodCgroup(Operation):
     """The pod's cgroup with all controllers there are, so that use can be read where nothing is limited, too."""
 
@@ -130,7 +128,6 @@ class PodCgroup(Operation):
         end_cgroup(self.cgroup)
 
 
-@dataclass(frozen=True, slots=True)
 class IdBlock(Operation):
     """65,536 ids of the host for the pod's own users."""
 
@@ -146,7 +143,6 @@ class IdBlock(Operation):
         self.places.id_blocks.release(self.places.uid)
 
 
-@dataclass(frozen=True, slots=True)
 class Namespaces(Operation):
     """The pod's namespaces, held by bind mounts and by no process, so that none has to live for them.
 
@@ -235,7 +231,6 @@ class Namespaces(Operation):
             namespace.unpin(self.places.namespace(kind))
 
 
-@dataclass(frozen=True, slots=True)
 class AttachNetwork(Operation):
     """The pod's link to the bridge, its address, and its ports on the host."""
 
@@ -261,14 +256,13 @@ class AttachNetwork(Operation):
         network_of(self.places.settings).detach(self.places.uid)
 
 
-@dataclass(frozen=True, slots=True)
 class EtcFiles(Operation):
     """hosts, hostname and resolv.conf, which every container of the pod has mounted."""
 
     places: Places
     hostname: str
     network: str
-    aliases: tuple[tuple[str, tuple[str, ...]], ...] = field(default=())
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def describe(self) -> str:
         return f"write hosts, hostname, resolv.conf to {self.places.directory / 'etc'}"

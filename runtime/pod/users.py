@@ -12,11 +12,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import BadInput, ContainerError, SystemCallError
 from kernel.names import MAX_ID
+from kernel.record import Record
 from runtime.pod.faults import shown
 
 MAX_ACCOUNTS_BYTES = 1024 * 1024
@@ -25,16 +25,14 @@ _NUMBER = re.compile(r"[0-9]+\Z")
 _RIGHT = f"a name or a number from 0 to {MAX_ID}, and optionally ':' and a group"
 
 
-@dataclass(frozen=True)
-class Accounts:
+class Accounts(Record):
     """The contents of an image's /etc/passwd and /etc/group; empty where it has none."""
 
     passwd: bytes = b""
     group: bytes = b""
 
 
-@dataclass(frozen=True)
-class ResolvedUser:
+class ResolvedUser(Record):
     """Ids as the kernel takes them; `groups` is the exact list for setgroups(2), the primary group included."""
 
     uid: int
@@ -76,8 +74,7 @@ def resolve(text: str, accounts: Accounts, *, gid: int | None = None, extra: Seq
     return ResolvedUser(uid, gid, groups, entry.home if entry else "/", named=isinstance(user, str))
 
 
-@dataclass(frozen=True)
-class _Account:
+class _Account(Record):
     name: str
     uid: int
     gid: int

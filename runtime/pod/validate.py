@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from runtime.pod import names
@@ -56,7 +55,7 @@ def decode(tree: Any) -> tuple[KubernetesObject | None, list[Fault]]:
 
 
 def _with_range(fault: Fault) -> Fault:
-    return replace(fault, right=f"0 to {MAX_REPLICAS}") if fault.path == ("spec", "replicas") else fault
+    return fault.replace(right=f"0 to {MAX_REPLICAS}") if fault.path == ("spec", "replicas") else fault
 
 
 def _kind(tree: Any) -> tuple[type[KubernetesObject] | None, list[Fault]]:

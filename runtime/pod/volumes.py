@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from kernel.operation import Assembly, Operation
@@ -22,7 +21,6 @@ from runtime.pod.quantities import memory_bytes
 _DEFAULT_MODE = 0o644
 
 
-@dataclass(frozen=True, slots=True)
 class EmptyDirectory(Operation):
     """A directory that every user of the pod's containers may write to, as in Kubernetes."""
 
@@ -35,7 +33,6 @@ class EmptyDirectory(Operation):
         make_empty(self.path)
 
 
-@dataclass(frozen=True, slots=True)
 class MemoryDirectory(Operation):
     """A tmpfs of at most `size` bytes; half of the machine's memory for 0 (tmpfs(5))."""
 
@@ -54,13 +51,15 @@ class MemoryDirectory(Operation):
         unmount_memory(self.path)
 
 
-@dataclass(frozen=True, slots=True)
 class KeyFiles(Operation):
     """The keys of a ConfigMap or Secret as files."""
 
     path: Path
-    files: tuple[VolumeFile, ...] = field(repr=False)
+    files: tuple[VolumeFile, ...]
     owner: PodRoot = HOST_ROOT
+
+    def __repr__(self) -> str:
+        return f"KeyFiles(path={self.path!r})"  # what is in them may be secret
 
     def describe(self) -> str:
         return f"write {', '.join(file.path for file in self.files) or 'nothing'} to {self.path}"
@@ -69,7 +68,6 @@ class KeyFiles(Operation):
         write_files(self.path, self.files, owner=self.owner.id())
 
 
-@dataclass(frozen=True, slots=True)
 class HostPath(Operation):
     """Checks that what is there is of the type asked for; makes it for the types that end in OrCreate."""
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from base64 import b64encode
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def script(text: str) -> tuple[str, ...]:
 @pytest.fixture
 def settings(settings: Settings, on_disk: Path) -> Settings:
     """The instance's layers on a disk, as they are but for tests."""
-    return replace(settings, root=on_disk / "root")
+    return settings.replace(root=on_disk / "root")
 
 
 def test_root_in_the_pod_is_nobody_on_the_host(pods: Pods) -> None:

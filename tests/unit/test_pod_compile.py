@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,7 +144,7 @@ def test_the_images_directories_of_the_host_are_read_only_with_all_below_them() 
 
 def test_shared_memory_is_the_pods_or_else_the_containers_own() -> None:
     assert mounts(compiled(pod()))["/dev/shm"].source == "/pod/shm"
-    assert mounts(compiled(pod(), surroundings=replace(SURROUNDINGS, shm="")))["/dev/shm"].type == "tmpfs"
+    assert mounts(compiled(pod(), surroundings=SURROUNDINGS.replace(shm="")))["/dev/shm"].type == "tmpfs"
 
 
 def test_volumes_take_the_place_of_default_mounts_and_files() -> None:
@@ -169,7 +168,7 @@ def test_namespaces_are_joined_made_or_left_out() -> None:
     assert linux is not None
     kinds = {namespace.type: namespace.path for namespace in linux.namespaces}
     assert kinds == {"network": "/ns/net", "ipc": "/ns/ipc", "uts": "/ns/uts", "pid": "", "mount": "", "cgroup": ""}
-    of_host = compiled(pod(), surroundings=replace(SURROUNDINGS, namespaces={"ipc": "", "uts": ""}))
+    of_host = compiled(pod(), surroundings=SURROUNDINGS.replace(namespaces={"ipc": "", "uts": ""}))
     assert of_host.linux is not None
     assert "network" not in {namespace.type for namespace in of_host.linux.namespaces}
     assert of_host.hostname == "web"
@@ -204,7 +203,7 @@ def test_the_environment_is_the_images_then_the_manifests() -> None:
 @pytest.mark.parametrize("text", ["=x", "A", "A=\0"])
 def test_a_malformed_image_config_is_named(text: str) -> None:
     with pytest.raises(BadInput, match=r"image 'image': config\.Env\[0\]"):
-        compiled(pod(), image=replace(IMAGE, env=(text,)))
+        compiled(pod(), image=IMAGE.replace(env=(text,)))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_a_malformed_image_config_is_named(text: str) -> None:
 )
 def test_the_working_directory_is_absolute_and_plain(own: str, of_image: str, cwd: str) -> None:
     fields = f"workingDir: {own}" if own else ""
-    assert process(compiled(pod(fields), image=replace(IMAGE, working_dir=of_image))).cwd == cwd
+    assert process(compiled(pod(fields), image=IMAGE.replace(working_dir=of_image))).cwd == cwd
 
 
 def test_limits_are_hard_and_requests_are_shares() -> None:
@@ -265,7 +264,7 @@ def test_kernel_parameters_and_a_read_only_root_are_passed_on() -> None:
 def test_the_user_is_containers_pods_or_images(
     container: str, spec_fields: str, of_image: str, expected: tuple[int, int, list[int]]
 ) -> None:
-    user = process(compiled(pod(container, spec_fields), image=replace(IMAGE, user=of_image))).user
+    user = process(compiled(pod(container, spec_fields), image=IMAGE.replace(user=of_image))).user
     assert (user.uid, user.gid, user.additional_gids) == expected
 
 
@@ -282,8 +281,8 @@ def test_the_user_is_containers_pods_or_images(
 def test_run_as_non_root_refuses_root_and_names_and_shows_the_uid(of_image: str, said: str) -> None:
     not_root = pod("securityContext: {runAsNonRoot: true}")
     with pytest.raises(BadInput, match=said):
-        compiled(not_root, image=replace(IMAGE, user=of_image))
-    assert process(compiled(not_root, image=replace(IMAGE, user="1000"))).user.uid == 1000
+        compiled(not_root, image=IMAGE.replace(user=of_image))
+    assert process(compiled(not_root, image=IMAGE.replace(user="1000"))).user.uid == 1000
 
 
 def test_host_names_fit_the_kernel() -> None:
@@ -310,7 +309,7 @@ def test_the_options_of_run_are_a_pod() -> None:
         tty=True,
     )
     volumes = {"volume-0": "/srv", "volume-1": "/tmp"}
-    config = compiled(made, image=replace(IMAGE, entrypoint=()), surroundings=replace(SURROUNDINGS, volumes=volumes))
+    config = compiled(made, image=IMAGE.replace(entrypoint=()), surroundings=SURROUNDINGS.replace(volumes=volumes))
     found = process(config)
     assert (found.args, found.cwd, found.terminal) == (["echo", "$(HOME)"], "/data", True)
     assert (found.user.uid, found.user.gid) == (33, 44)
