@@ -297,6 +297,27 @@ KNOWN: tuple[Known, ...] = (
         "test_exec_is_bound_to_the_configured_processors\ntest_a_network_device_is_moved_into_the_container",
     ),
     _row("runc", _ANY, "ignores what cgroup v2 has no form of", "test_what_cgroup_v2_has_no_form_of_is_an_error"),
+    _row(
+        "crun",
+        CRUN_1_8,
+        "fails to make time namespaces here",
+        "test_an_offset_that_cannot_be_set_is_an_error[no such clock]",
+    ),
+    _row("crun", CRUN_1_8, "ignores it", "test_an_offset_that_cannot_be_set_is_an_error[no namespace]"),
+    _row("crun", CRUN_1_8, "binds the uppermost mount alone", "test_ridmap_maps_the_mounts_below_as_well"),
+    _row(
+        "crun",
+        CRUN_1_8,
+        "takes every annotation",
+        "test_annotations_that_are_none_are_refused[no key]\ntest_annotations_that_are_none_are_refused[list]",
+    ),
+    _row(
+        "runc",
+        RUNC_1_1,
+        "implements runtime-spec 1.0",
+        "test_mappings_of_users_and_groups_go_together\ntest_ridmap_maps_the_mounts_below_as_well\ntest_an_offset_that_cannot_be_set_is_an_error[no namespace]",
+    ),
+    _row("runc", _ANY, "takes every key", "test_annotations_that_are_none_are_refused[no key]"),
     _row("runc", _ANY, "deletes a created container", "test_a_created_container_cannot_be_deleted"),
     _row("runc", RUNC_1_1, "warns of it", "test_a_cgroup_with_processes_of_others_is_refused"),
     _row(

@@ -168,6 +168,30 @@ def test_a_paused_container_is_frozen_and_goes_on_when_resumed(box, fifo):
     assert "frozen 0" in value(cgroup(box), "cgroup.events")
 
 
+def test_a_paused_container_can_be_killed(box):
+    """Kill: a paused container is a running one whose processes wait; SIGKILL ends them."""
+    box.running()
+    box.runtime("pause", box.id).ok()
+    box.kill("KILL").ok()
+    assert box.wait() == 137
+    assert box.status == "stopped"
+
+
+def test_a_paused_container_cannot_be_deleted(box):
+    """Delete: "a container that is not `stopped` MUST have no effect on the container and MUST generate an error"."""
+    box.running()
+    box.runtime("pause", box.id).ok()
+    box.delete().failed()
+    assert box.status == "paused"
+
+
+def test_exec_in_a_paused_container_is_an_error(box):
+    """runc(8), exec: a process would not run; --ignore-paused is for those who know."""
+    box.running()
+    box.runtime("pause", box.id).ok()
+    box.exec("true").failed()
+
+
 def test_a_paused_container_is_killed_by_a_forced_delete(box):
     """runc(8), delete --force: a paused container is no exception."""
     box.running()

@@ -107,6 +107,15 @@ def test_unknown_annotations_are_ignored(box):
     assert box.shell("echo ran") == "ran\n"
 
 
+@pytest.mark.parametrize(
+    "annotations", [{"": "value"}, {"com.example.key": 3}, ["com.example.key"]], ids=["no key", "number", "list"]
+)
+def test_annotations_that_are_none_are_refused(box, annotations):
+    """Annotations: "MUST be a key-value map", "Keys MUST NOT be an empty string", "Values MUST be strings"."""
+    box.config["annotations"] = annotations
+    box.refused()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"', '{"ociVersion": 1}'])
 def test_a_file_that_is_no_configuration_is_refused(box, text):
     """Valid values: "Runtimes MUST generate an error when invalid or unsupported values are encountered"."""

@@ -191,6 +191,15 @@ def test_a_created_container_can_be_killed(box):
     assert box.status == "stopped"
 
 
+def test_a_created_container_that_was_killed_cannot_be_started(box):
+    """Start: "a container that is not `created` MUST have no effect on the container and MUST generate an error"."""
+    box.created("touch", "/ran")
+    box.kill("KILL").ok()
+    box.wait()
+    box.start().failed()
+    assert not (box.rootfs / "ran").exists()
+
+
 def test_a_stopped_container_cannot_be_killed(box):
     """Kill: "a container that is neither `created` nor `running` ... MUST generate an error"."""
     box.finished()

@@ -292,6 +292,25 @@ def test_idmap_without_mappings_and_user_namespace_is_an_error(box):
     box.refused()
 
 
+@pytest.mark.parametrize("given", ["uidMappings", "gidMappings"])
+def test_mappings_of_users_and_groups_go_together(box, given):
+    """POSIX-platform Mounts: `uidMappings`: "If specified, it MUST be specified along with `gidMappings`", and the reverse."""
+    box.mount("/data", box.directory, "bind", ("rbind", "idmap"))
+    box.mounts[-1][given] = MAPPING
+    box.refused()
+
+
+def test_ridmap_maps_the_mounts_below_as_well(box, tree):
+    """Linux mount options, `ridmap`: "the mapping is applied recursively"."""
+    if os.uname().release.startswith(("6.1.", "6.2.")):
+        tree = box.directory  # a tmpfs cannot be mapped before Linux 6.3
+        (tree / "inner").mkdir()
+        (tree / "inner/file").write_text("")
+    box.mount("/data", tree, "bind", ("rbind", "ridmap"))
+    box.mounts[-1] |= {"uidMappings": MAPPING, "gidMappings": MAPPING}
+    assert box.shell("stat -c '%u %g' /data/inner/file") == "100000 100000\n"
+
+
 def test_tmpcopyup_copies_what_was_there(box):
     """Linux mount options, `tmpcopyup`: "copy up the contents to a tmpfs"."""
     (box.rootfs / "full/deep").mkdir(parents=True)

@@ -245,6 +245,15 @@ def test_the_clocks_of_a_time_namespace_are_offset(box, clock):
     assert (int(printed[-1]) > 1000000) == (clock == "boottime")
 
 
+@pytest.mark.parametrize("fault", ["no namespace", "no such clock"])
+def test_an_offset_that_cannot_be_set_is_an_error(box, fault):
+    """config.md, Valid values: an offset needs a time namespace, and a clock that it has."""
+    if fault != "no namespace":
+        box.namespace("time")
+    box.linux["timeOffsets"] = {"monotonic" if fault == "no namespace" else "realtime": {"secs": 10}}
+    box.refused()
+
+
 def test_a_time_namespace_is_a_new_one(box):
     """Namespaces: `time` "the container will be able to have its own clocks"."""
     box.namespace("time")
