@@ -232,8 +232,9 @@ def hand_down(top: str, cgroup: Cgroup, controllers: Iterable[str]) -> None:
     while len(way[-1].path) > len(top):
         way.append(way[-1].parent)
     for step in reversed(way):
-        step.create(parents=False)
-        for controller in sorted(controllers):
+        if not step.exists():
+            step.create(parents=False)
+        for controller in sorted(frozenset(controllers) - step.enabled()):
             try:
                 step.enable((controller,))
             except RawpodError:

@@ -57,6 +57,7 @@ def examine(settings: Settings) -> list[Check]:
     if os.geteuid() == 0:
         if hierarchy is not None:
             checks.append(_clone(hierarchy))
+            checks.append(_devices(hierarchy))
         checks += _trials(settings)
         checks += _network(settings)
     checks += [_forwarding(settings), *_limits_of_namespaces(), *_directories(settings)]
@@ -127,6 +128,14 @@ def controller(name: str, hierarchy: Hierarchy) -> Check:
 def _clone(hierarchy: Hierarchy) -> Check:
     return _tried(
         "clone3", lambda: trials.clone_into_cgroup(hierarchy), "rawpod needs Linux 6.1 or later, and no seccomp filter"
+    )
+
+
+def _devices(hierarchy: Hierarchy) -> Check:
+    return _tried(
+        "device program",
+        lambda: trials.restrict_devices(hierarchy),
+        "rawpod needs CONFIG_CGROUP_BPF, CAP_BPF and CAP_NET_ADMIN outside of user namespaces, and no lockdown",
     )
 
 

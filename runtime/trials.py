@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cgroups.cgroup import Cgroup
+from cgroups.device_rules import DENY_ALL
+from cgroups.devices import restrict
 from cgroups.hierarchy import Hierarchy
 from kernel import mounts, pidfd, process
 from kernel.errors import HostError
@@ -39,6 +41,15 @@ def clone_into_cgroup(hierarchy: Hierarchy) -> None:
             os.close(descriptor)
         pidfd.wait_pidfd(child.pidfd)
         os.close(child.pidfd)
+    finally:
+        cgroup.delete()
+
+
+def restrict_devices(hierarchy: Hierarchy) -> None:
+    """Attach a device program to a new cgroup."""
+    cgroup = Cgroup(hierarchy.root).child(f"rawpod-doctor-{os.getpid()}").create()
+    try:
+        restrict(cgroup, [DENY_ALL])
     finally:
         cgroup.delete()
 
