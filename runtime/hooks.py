@@ -9,8 +9,9 @@
     poststop         delete, after the container has gone      the runtime's         stopped       a warning
 
 The path of a createContainer hook is looked up before pivot_root, so it names a program of the host; that of a
-startContainer hook is looked up in the container, and the hook runs as confined as the container itself. A failed
-poststart hook is a warning up to version 1.2 of the specification.
+startContainer hook is looked up in the container, and the hook runs with the identity of the container's process, its
+seccomp filter alone not yet in force: a filter need not allow what running hooks takes. A failed poststart hook is a
+warning up to version 1.2 of the specification.
 """
 
 from __future__ import annotations

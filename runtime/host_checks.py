@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kernel.errors import BadInput
+from kernel.errors import BadInput, HostError, NotSupported
 from runtime import labels
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ def check(config: spec.Config) -> None:
         labels.check(config.process)
     if config.linux is not None:
         _check_sysctl(config.linux)
+        if config.linux.intel_rdt is not None:
+            _refuse_rdt()
 
 
 def _check_sysctl(linux: spec.Linux) -> None:
@@ -28,6 +30,18 @@ def _check_sysctl(linux: spec.Linux) -> None:
     for namespace in linux.namespaces:
         if namespace.type == "network" and namespace.path and _is_own(namespace.path):
             raise BadInput(f"linux.sysctl[{asked[0]!r}]: {namespace.path!r} is the host's own network namespace")
+
+
+def _refuse_rdt() -> None:
+    """`linux.intelRdt` divides caches and memory bandwidth by way of resctrl (config-linux.md, "IntelRdt")."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounted = b" - resctrl " in file.read()
+    if not mounted:
+        raise HostError(
+            "linux.intelRdt: no resctrl filesystem is mounted on this host",
+            remedy="mount -t resctrl resctrl /sys/fs/resctrl, on a processor with RDT",
+        )
+    raise NotSupported("linux.intelRdt: rawpod does not divide caches yet")
 
 
 def _is_own(path: str) -> bool:

@@ -277,7 +277,7 @@ def set_identity(
 
 
 def run_start_hooks(hooks: Sequence[spec.Hook], subject: Subject, environment: Mapping[str, str]) -> None:
-    """The startContainer hooks: the container's own programs, as confined as its process, which never see our
+    """The startContainer hooks: the container's own programs, with the identity of its process, and never our
     environment."""
     from runtime.hooks import run_all  # loaded already, by whoever made `subject`
 

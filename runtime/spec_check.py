@@ -37,17 +37,9 @@ def check_process(process: spec.Process) -> None:
 def unsupported(config: spec.Config) -> list[str]:
     """The JSON paths of all parts present that rawpod does not execute, in the order of the document."""
     paths = [name for name in ("solaris", "windows", "vm", "zos") if getattr(config, name) is not None]
-    if config.linux is not None:
-        paths += _unsupported_linux(config.linux)
+    if config.linux is not None and config.linux.resources is not None:
+        paths += spec_resources_check.unsupported(config.linux.resources)
     return paths
-
-
-def _unsupported_linux(linux: spec.Linux) -> list[str]:
-    names = {
-        "intelRdt": linux.intel_rdt,
-    }
-    paths = [f"linux.{name}" for name, value in names.items() if value]
-    return paths + (spec_resources_check.unsupported(linux.resources) if linux.resources else [])
 
 
 def faults(config: spec.Config) -> Iterator[str]:

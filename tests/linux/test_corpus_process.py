@@ -166,7 +166,7 @@ def _stopped_before_execve(box, container):
             return ours, theirs
 
         runtime_exec.Channel.pair = full_pair
-        runtime_exec._started = lambda _channel: os.read(done, 1)
+        runtime_exec._started = lambda *_: os.read(done, 1)
         process = spec.Process("/", args=["sh", "-c", "exit 0"], env=["PATH=/bin", "HOME=/"])
         runtime_exec.exec_in(state.load(box.bundle), container.cgroup, process, (0, 1, 2), linux=None)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -187,12 +188,16 @@ def test_a_hook_past_its_timeout_is_killed_with_its_group(tmp_path, script):
         assert time.monotonic() - begun < 20
 
 
-def test_a_hook_need_not_read_and_may_leave_a_daemon(script):
+def test_a_hook_need_not_read_and_may_leave_a_daemon(tmp_path, script):
     # The state does not fit a pipe; the daemon holds the hook's output open.
-    path = script("daemon", "sleep 3 &")
+    path = script("daemon", f"sleep 1000 & echo $! > {tmp_path}/pid")
     begun = time.monotonic()
     hooks.run("a hook", spec.Hook(path, env=["PATH=/bin:/usr/bin"]), b" " * 500_000)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 100
+    daemon = int((tmp_path / "pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    while _is_alive(daemon):
+        assert time.monotonic() - begun < 100
 
 
 def test_a_large_state_arrives_whole_and_endless_output_is_cut(tmp_path, script):

@@ -72,7 +72,7 @@ def test_where_memory_files_may_not_be_executed_it_says_so():
         try:
             with open("/proc/sys/vm/memfd_noexec", "w") as file:
                 file.write("2")
-            with pytest.raises(HostError, match=r"vm.memfd_noexec is 2"):
+            with pytest.raises(HostError, match=r"vm\.memfd_noexec is 2"):
                 relay.make()
             status = 0
         except FileNotFoundError:

@@ -320,3 +320,10 @@ def test_a_program_that_only_its_user_may_not_execute_fails_start(box):
     (box.root / "tool").chmod(0o700)
     with pytest.raises(ContainerError, match="'/tool': permission denied"):
         box.run(box.config("/tool", user=spec.User(uid=1000, gid=1000)))
+
+
+def test_dividing_caches_is_refused_where_the_host_has_no_resctrl(box):
+    config = box.config("sh")
+    config.linux.intel_rdt = spec.IntelRdt(clos_id="x")
+    with pytest.raises(HostError, match=r"linux\.intelRdt: no resctrl filesystem is mounted"):
+        box.create(config)

@@ -57,7 +57,6 @@ def test_names_that_are_not_plain_camel_case_are_written_as_the_specification_sp
         ("windows", {}, "windows"),
         ("solaris", {}, "solaris"),
         ("zos", {}, "zos"),
-        ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt"),
         ("linux.resources.network", {"classID": 1}, "linux.resources.network.classID"),
     ],
 )
