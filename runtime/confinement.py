@@ -14,7 +14,7 @@ import struct
 
 from kernel import events
 from kernel.credentials import CapabilitySets, capget, capset
-from kernel.errors import ContainerError, SystemCallError
+from kernel.errors import BadInput, ContainerError, SystemCallError
 from kernel.names import CAPABILITIES
 from kernel.seccomp import set_mode_filter
 from runtime import jsontext
@@ -33,9 +33,27 @@ FD_NAME = "seccompFd"
 _SYS_ADMIN = 1 << CAPABILITIES["CAP_SYS_ADMIN"]
 
 
-def prepare(profile: spec.Seccomp) -> Filter:
-    """The filter for this machine. Raises BadInput for one that is too long."""
-    return compiled(profile, os.uname().machine)
+def prepare(profile: spec.Seccomp, *, no_new_privileges: bool) -> Filter:
+    """The filter for this machine.
+
+    Raises BadInput for one that is too long, or that refuses what executing the payload takes: the process could not
+    even say so any more.
+    """
+    filter = compiled(profile, os.uname().machine)
+    needed = {"execve"}
+    if not no_new_privileges:
+        needed.add("capset")
+    if filter.notifies:
+        needed |= {"sendmsg", "recvmsg"}
+    if filter.refused >= {"fcntl", "ioctl"}:
+        needed |= {"fcntl", "ioctl"}
+    missing = sorted(needed & filter.refused)
+    if missing:
+        raise BadInput(
+            f"linux.seccomp refuses what executing the payload takes: {', '.join(missing)}",
+            remedy="allow execve, fcntl or ioctl, capset without noNewPrivileges, sendmsg and recvmsg with a listener",
+        )
+    return filter
 
 
 def keep_until_loaded(sets: CapabilitySets) -> CapabilitySets:

@@ -166,6 +166,7 @@ def _extras(
     new_user = any(namespace.type == "user" for namespace in linux.namespaces)
     available = capabilities.ALL if new_user else host_bounding_set()
     _, warnings = capabilities.grant(process.capabilities, available)
+    filter = seccomp_filter(linux, process)
     extras = Extras(
         relay=relay.make(),
         capabilities=available,
@@ -174,7 +175,7 @@ def _extras(
         linux=linux,
         hooks=tuple(config.hooks.start_container) if config.hooks else (),
         subject=plan_process.subject_of(config, container_id, bundle),
-        filter=seccomp_filter(linux),
+        filter=filter,
         keep_groups=keeps_groups(config.annotations),
     )
     return extras, warnings

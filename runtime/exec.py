@@ -69,6 +69,7 @@ def exec_in(
     """
     check_process(process)
     labels.check(process)
+    filter, keep_groups = seccomp_filter(linux, process), keeps_groups(record.annotations)
     target = state.open_process(record)
     joined = _ALWAYS_JOINED | _foreign(record.pid)
     cgroup_fd = cgroup.open() if cgroup else -1
@@ -76,7 +77,6 @@ def exec_in(
     # (CVE-2016-9962); execve makes it dumpable again.
     credentials.set_dumpable(False)
     available = ALL if joined & CLONE_NEWUSER else host_bounding_set()
-    filter, keep_groups = seccomp_filter(linux), keeps_groups(record.annotations)
     extras = Extras(relay.make(), available, preserve_fds, linux=linux, filter=filter, keep_groups=keep_groups)
     ours, theirs = Channel.pair()
     try:

@@ -225,13 +225,13 @@ def set_rlimits(limits: Sequence[spec.Rlimit]) -> None:
         rlimits.set_rlimit(0, names.RLIMITS[limit.type], limit.soft, limit.hard)
 
 
-def seccomp_filter(linux: spec.Linux | None) -> Filter | None:
+def seccomp_filter(linux: spec.Linux | None, process: spec.Process) -> Filter | None:
     """The filter for a container's processes, made before clone3; None without a profile."""
     if linux is None or linux.seccomp is None:
         return None
     from runtime import confinement
 
-    return confinement.prepare(linux.seccomp)
+    return confinement.prepare(linux.seccomp, no_new_privileges=process.no_new_privileges)
 
 
 def seccomp_loader(process: spec.Process, channel: Channel, extras: Extras) -> Callable[[], None] | None:

@@ -138,7 +138,7 @@ def warm_up() -> None:
     from runtime.seccomp.default import default_profile
 
     # Compiled once: monitors have it from here.
-    confinement.prepare(default_profile(DEFAULT_CAPABILITIES))
+    confinement.prepare(default_profile(DEFAULT_CAPABILITIES), no_new_privileges=True)
     gc.collect()
     gc.freeze()
 

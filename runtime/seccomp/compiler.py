@@ -13,7 +13,7 @@ from runtime.seccomp import architectures
 from runtime.seccomp.assembler import EQUAL, SIZE, Assembler
 from runtime.seccomp.conditions import decide
 from runtime.seccomp.ranges import Ranges
-from runtime.seccomp.rules import ERRNO_ENOSYS, KILL_THREAD, Rules, refuses, verdict
+from runtime.seccomp.rules import ERRNO_ENOSYS, KILL_THREAD, Rules, is_errno, refuses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,16 +37,21 @@ FLAGS = {
 }
 _TSYNC, _NEW_LISTENER, _TSYNC_ESRCH, _WAIT_KILLABLE_RECV = 1 << 0, 1 << 3, 1 << 4, 1 << 5
 
+WATCHED = ("capset", "execve", "fcntl", "ioctl", "recvmsg", "sendmsg")
+"""What a runtime may have to do itself with the filter in force."""
+
 
 class Filter(Record):
     """What seccomp(2) is given: an array of struct sock_filter and SECCOMP_FILTER_FLAG_*.
 
-    `notifies` tells that calls are passed to a listener, whose descriptor seccomp(2) then returns.
+    `notifies` tells that calls are passed to a listener, whose descriptor seccomp(2) then returns. `refused` are those
+    of WATCHED that get an errno whatever their arguments.
     """
 
     program: bytes
     flags: int
     notifies: bool
+    refused: frozenset[str] = frozenset()
 
     @property
     def length(self) -> int:
@@ -82,11 +87,12 @@ def compile_profile(profile: spec.Seccomp, machine: str) -> Filter:
         # The kernel of one machine serves no calls of another: rules for them would only make the program longer.
         if architecture is not None and architecture.machine == native.machine:
             chosen.setdefault(architecture.name, architecture)
+    rules = [(architecture, Rules(profile, architecture)) for architecture in chosen.values()]
     assembler = Assembler()
     sections: dict[int, int] = {}
     for token in reversed(dict.fromkeys(architecture.token for architecture in chosen.values())):
-        sharing = [architecture for architecture in chosen.values() if architecture.token == token]
-        sections[token] = assembler.load(_NUMBER, _search(assembler, _ranges(profile, sharing)))
+        sharing = [(one, found) for one, found in rules if one.token == token]
+        sections[token] = assembler.load(_NUMBER, _search(assembler, _ranges(sharing)))
     label = assembler.returns(KILL_THREAD)
     for token, section in sections.items():
         label = assembler.jump(EQUAL, token, section, label)
@@ -96,7 +102,16 @@ def compile_profile(profile: spec.Seccomp, machine: str) -> Filter:
             f"linux.seccomp: {len(assembler)} instructions, of which the kernel takes {MAX_INSTRUCTIONS}",
             remedy="fewer rules with conditions, or fewer architectures",
         )
-    return _filter(profile, assembler.program())
+    return _filter(profile, assembler.program(), _refused(native, rules[0][1]))
+
+
+def _refused(native: Architecture, rules: Rules) -> frozenset[str]:
+    numbers = {name: native.numbers[name] for name in WATCHED}
+    return frozenset(
+        name
+        for name, number in numbers.items()
+        if number not in rules.conditional and is_errno(rules.plain.get(number, rules.default))
+    )
 
 
 def _content(profile: spec.Seccomp) -> Hashable:
@@ -113,7 +128,7 @@ def _content(profile: spec.Seccomp) -> Hashable:
     return (*plain, tuple(profile.architectures), tuple(profile.flags), tuple(groups))
 
 
-def _filter(profile: spec.Seccomp, program: bytes) -> Filter:
+def _filter(profile: spec.Seccomp, program: bytes, refused: frozenset[str]) -> Filter:
     notifies = any(group.action == "SCMP_ACT_NOTIFY" for group in profile.syscalls)
     flags = 0
     for name in profile.flags:
@@ -124,20 +139,21 @@ def _filter(profile: spec.Seccomp, program: bytes) -> Filter:
             flags |= _TSYNC_ESRCH  # both answer with a number: seccomp(2) wants to be told which is meant
     else:
         flags &= ~_WAIT_KILLABLE_RECV  # says how a listener is waited for, and is an error where there is none
-    return Filter(program, flags, notifies)
+    return Filter(program, flags, notifies, refused)
 
 
-def _ranges(profile: spec.Seccomp, sharing: list[Architecture]) -> Ranges:
+def _ranges(sharing: list[tuple[Architecture, Rules]]) -> Ranges:
     """What becomes of every number that comes with a token which these architectures share."""
     ranges = Ranges()
-    if architectures.X32 in sharing and architectures.X86_64 not in sharing:
+    known = dict(sharing)
+    if architectures.X32 in known and architectures.X86_64 not in known:
         ranges.add(0, KILL_THREAD)
-    for architecture in sorted(sharing, key=lambda one: one.first):
-        _add(ranges, Rules(profile, architecture), architecture)
-    if architectures.X86_64 in sharing and architectures.X32 not in sharing:
+    for architecture, rules in sorted(sharing, key=lambda one: one[0].first):
+        _add(ranges, rules, architecture)
+    if architectures.X86_64 in known and architectures.X32 not in known:
         ranges.add(architectures.X32.first, KILL_THREAD)
         # -1 is not of x32: it is what a tracer leaves for a call that is to be skipped.
-        ranges.add(0xFFFFFFFF, verdict(profile.default_action, profile.default_errno_ret))
+        ranges.add(0xFFFFFFFF, known[architectures.X86_64].default)
     return ranges
 
 

@@ -82,6 +82,11 @@ def refuses(answer: int) -> bool:
     return severity(answer) <= _ERRNO
 
 
+def is_errno(answer: int) -> bool:
+    """Whether the caller gets an errno."""
+    return severity(answer) == _ERRNO
+
+
 class Rules:
     """What becomes of the calls of one architecture.
 

@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 from kernel import credentials, seccomp
-from kernel.errors import ContainerError
+from kernel.errors import BadInput, ContainerError
 from kernel.pidfd import ExitStatus, wait_pidfd
 from runtime import spec, state
 from runtime.exec import exec_in
@@ -148,6 +148,33 @@ def joined(box, container, config, output, *args):
         return {"code": wait_pidfd(child.pidfd).code, "pid": child.pid}
 
     return in_child(work)
+
+
+def test_a_profile_that_refuses_what_executing_takes_is_refused_before_anything_is_done(box):
+    for rules, more, missing in (
+        ([], {"default": "ERRNO"}, "execve, fcntl, ioctl"),
+        ([rule("execve execveat", "ERRNO")], {}, "execve"),
+        ([rule("fcntl", "ERRNO"), rule("ioctl", "ERRNO")], {}, "fcntl, ioctl"),
+        ([rule("mkdir", "NOTIFY"), rule("sendmsg", "ERRNO")], {"listener_path": "/x"}, "sendmsg"),
+    ):
+        config = box.config("busybox", "true", no_new_privileges=True)
+        config.linux.seccomp = profile(*rules, **more)
+        with pytest.raises(BadInput, match=f"refuses what executing the payload takes: {missing} "):
+            box.create(config)
+    config = box.config("busybox", "true")
+    config.linux.seccomp = profile(rule("capset", "ERRNO"))
+    with pytest.raises(BadInput, match="takes: capset"):
+        box.create(config)
+
+
+def test_a_payload_whose_profile_kills_it_at_once_was_not_started(box):
+    config = box.config("busybox", "true", no_new_privileges=True)
+    config.linux.seccomp = profile(default="KILL_PROCESS")
+    container = box.create(config)
+    with pytest.raises(ContainerError, match="killed at its start"):
+        container.start()
+    assert container.wait().signal == SIGSYS
+    container.delete()
 
 
 def test_a_process_that_joins_has_the_containers_filter(box):
