@@ -18,7 +18,7 @@ from runtime.cloning import clone
 from runtime.container import Container, out_of_memory
 from runtime.ids import check_id
 from runtime.init import Extras, assemble_and_become, host_bounding_set, keeps_groups, seccomp_filter
-from runtime.limits import settable_limits
+from runtime.limits import settable_limits, unlimited
 from runtime.ownership import own_pipes
 from runtime.spec_check_mounts import mount_warnings
 from runtime.state import State, Status
@@ -70,7 +70,10 @@ def create(
     host_checks.check(config)
     # Without one the container can be created and not started (config.md, "Process").
     process = config.process or spec.Process(args=[], cwd="/")
-    limits, warnings = settable_limits(config, hierarchy, missing_controllers)
+    if cgroup is None:
+        limits, warnings = unlimited(config)
+    else:
+        limits, warnings = settable_limits(config, hierarchy, missing_controllers)
     directory = os.fspath(state_dir)
     keyring = session_keyring(container_id) if new_keyring else ""
     steps = plan.build(

@@ -31,6 +31,15 @@ def settable_limits(config: spec.Config, hierarchy: Hierarchy, missing_controlle
     return settable, [f"{line}: controller not on cgroup v2" for line in left_out]
 
 
+def unlimited(config: spec.Config) -> tuple[Limits, list[str]]:
+    """No limits, for a container that stays in its caller's cgroup, and a line for all that is then left out."""
+    resources = config.linux.resources if config.linux else None
+    names = list(dict(limits_of(resources).files()))
+    if resources and any(not rule.allow for rule in resources.devices):
+        names.append("the rules of linux.resources.devices")
+    return Limits(), [f"{', '.join(names)} not set: the container has no cgroup of its own"] if names else []
+
+
 def limits_of(resources: Resources | None, memory_held: int | None = None) -> Limits:
     """The limits that `linux.resources` asks for. What has no v2 form was refused by `spec.check`.
 

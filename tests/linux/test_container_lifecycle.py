@@ -9,6 +9,7 @@ from kernel import events
 from kernel.errors import BadInput, CommandNotExecutable, CommandNotFound, Conflict, ContainerError, NotFound
 from kernel.pidfd import ExitStatus
 from runtime import spec, state
+from runtime.create import create
 from tests.boxes import output
 
 
@@ -188,3 +189,17 @@ def test_a_limit_that_fails_leaves_no_cgroup(box):
     with pytest.raises(BadInput, match=r"cgroup\.max\.depth"):
         box.create(config)
     assert not box.cgroup.child("box").exists()
+
+
+def test_limits_of_a_container_without_a_cgroup_are_a_warning(box):
+    config = box.config("busybox", "true")
+    rules = [spec.DeviceRule(False, access="rwm")]
+    config.linux.resources = spec.Resources(pids=spec.Pids(7), devices=rules)
+    container = create(
+        "box", config, box.bundle, cgroup=None, hierarchy=box.hierarchy, stdio=(0, 1, 2), state_dir=box.bundle
+    )
+    container.start()
+    assert container.wait() == ExitStatus(0, 0)
+    container.delete()
+    (line,) = container.warnings
+    assert line.startswith("pids.max, the rules of linux.resources.devices not set: the container has no cgroup")
