@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kernel.errors import ContainerError, RawpodError, SystemCallError
+from kernel.memory import take_own_copies
 from kernel.pidfd import pidfd_open, wait_pidfd
 from kernel.process import CLONE_NEWPID, CLONE_NEWUSER, CLONE_PARENT, Child, clone3, setns
 from rootfs.idmap import too_many_namespaces
@@ -36,6 +37,27 @@ def clone(steps: Plan, cgroup_fd: int) -> Child:
             setns(own, CLONE_NEWPID)
         os.close(other)
         os.close(own)
+    return child
+
+
+def clone_apart(steps: Plan, cgroup_fd: int) -> Child:
+    """The same, where the cgroup's memory is so little that our own, copied page by page, would fill it.
+
+    The child waits until its parent has copies of what both share: then the writes of either cost the child nothing.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = clone(steps, cgroup_fd)
+        if child.pid:
+            take_own_copies()
+        else:
+            os.close(writing)
+            writing = -1
+            os.read(reading, 1)
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
     return child
 
 

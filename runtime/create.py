@@ -8,13 +8,12 @@ import time
 from kernel import operation, relay
 from kernel.cleanup import OnFailure
 from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
-from kernel.memory import take_own_copies
 from kernel.operation import Assembly
 from kernel.pidfd import pidfd_send_signal, process_start_time, wait_pidfd
 from runtime import capabilities, host_checks, plan, plan_process, spec, spec_codec, state
 from runtime.attributes import session_keyring
 from runtime.channel import Channel, Gate, error_from
-from runtime.cloning import clone
+from runtime.cloning import clone, clone_apart
 from runtime.container import Container, out_of_memory
 from runtime.ids import check_id
 from runtime.init import Extras, assemble_and_become, host_bounding_set, keeps_groups, seccomp_filter
@@ -28,9 +27,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cgroups.cgroup import Cgroup
+    from cgroups.controllers import Limits
     from cgroups.hierarchy import Hierarchy
     from cgroups.systemd import Scope
     from kernel.operation import Undo
+    from kernel.process import Child
 
     Directory = str | os.PathLike[str]
 
@@ -88,61 +89,66 @@ def create(
     )
     _claim(directory, container_id)
     extras, not_granted = _extras(config, container_id, os.fspath(bundle), preserve_fds, parent_death_signal)
-    ours, theirs = Channel.pair()
+    record = _record(container_id, config, os.fspath(bundle), cgroup, scope)
+    record.keyring = keyring
     with OnFailure() as on_failure:
         on_failure.call(os.close, extras.relay)
-        on_failure.call(ours.close)
-        on_failure.call(theirs.close)
         on_failure.call(state.forget, directory)
         gate = Gate(directory) if detached else None
-        record = _record(container_id, config, os.fspath(bundle), cgroup, scope)
-        record.keyring = keyring
         # Before anything exists: should we be killed, what is to be taken back is known.
         state.save(directory, record)
         assembly = Assembly()
         done = operation.run(steps.parent, assembly)
         on_failure.call(done.undo)
         own_pipes(stdio, config)
-        hold = os.pipe2(os.O_CLOEXEC) if 0 <= (limits.memory_max or -1) < _LITTLE_MEMORY else None
-        child = clone(steps, assembly.fds.get("cgroup", -1))
-        if child.pid == 0:
-            if hold is not None:
-                os.close(hold[1])
-                os.read(hold[0], 1)  # until its parent has taken copies
-                os.close(hold[0])
-            # Its copy of our end would keep the channel open after our death.
-            ours.close()
-            assemble_and_become(
-                steps.child,
-                process,
-                stdio,
-                theirs,
-                fds=assembly.fds,
-                gate=gate,
-                extras=extras,
-            )
-        theirs.close()
-        if hold is not None:
-            take_own_copies()
-            for fd in hold:
-                os.close(fd)
-        if gate is not None:
-            gate.close()
+        child, channel = _begin(steps, assembly, process, stdio, gate, extras, _is_little(limits))
+        on_failure.call(channel.close)
         on_failure.call(_end, child.pidfd)
         assembly.pid = child.pid
         record.pid, record.process_start_time = child.pid, process_start_time(child.pid)
-        container = Container(record, directory, cgroup, child.pidfd, None if detached else ours)
+        container = Container(record, directory, cgroup, child.pidfd, None if detached else channel)
         container.warnings = warnings + not_granted + mount_warnings(config)
-        container.console_fd = _follow(container, ours, steps, done)
+        container.console_fd = _follow(container, channel, steps, done)
         container.save(Status.CREATED)
         if detached:
             # Until it hears this the process ends with us, and nobody is left waiting whom no state tells of.
-            ours.send("kept")
-            ours.close()
+            channel.send("kept")
+            channel.close()
         while assembly.fds:
             os.close(assembly.fds.popitem()[1])
     os.close(extras.relay)
     return container
+
+
+def _begin(
+    steps: plan.Plan,
+    assembly: Assembly,
+    process: spec.Process,
+    stdio: tuple[int, int, int],
+    gate: Gate | None,
+    extras: Extras,
+    apart: bool,
+) -> tuple[Child, Channel]:
+    """Clone the process, which goes its own way, and answer it with our end of the channel to it."""
+    ours, theirs = Channel.pair()
+    try:
+        child = (clone_apart if apart else clone)(steps, assembly.fds.get("cgroup", -1))
+        if child.pid == 0:
+            # Its copy of our end would keep the channel open after our death.
+            ours.close()
+            assemble_and_become(steps.child, process, stdio, theirs, fds=assembly.fds, gate=gate, extras=extras)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        if gate is not None:
+            gate.close()
+    return child, ours
+
+
+def _is_little(limits: Limits) -> bool:
+    return 0 <= (limits.memory_max or -1) < _LITTLE_MEMORY
 
 
 def _record(container_id: str, config: spec.Config, bundle: str, cgroup: Cgroup | None, scope: Scope | None) -> State:

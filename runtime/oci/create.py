@@ -17,8 +17,10 @@ from runtime.oci.options import Option
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgroups.cgroup import Cgroup
+    from runtime import spec
     from runtime.container import Container
     from runtime.oci.main import Invocation
+    from runtime.oci.options import Parsed
 
 OPTIONS = (
     Option("--bundle -b", "DIR", "the bundle (the current directory)"),
@@ -55,12 +57,7 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
     directory = invocation.directory(container_id)
     where, data, config = bundle.load(parsed)
     add_default_devices(config)
-    terminal = config.process is not None and config.process.terminal
-    console_socket = parsed.text("--console-socket")
-    if terminal and not console_socket and not own_terminal:
-        raise BadInput("process.terminal is set and nobody takes the terminal", remedy="use --console-socket")
-    if console_socket and not terminal:
-        raise BadInput("--console-socket is given and process.terminal is not set")
+    _check_terminal(config, parsed.text("--console-socket"), own_terminal)
     listening = listen_fds()
     if listening and config.process is not None:
         config.process.env += [f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
@@ -91,17 +88,31 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
             new_keyring=not parsed.flag("--no-new-keyring"),
         )
         on_failure.call(end, container)
-        if container.console_fd is not None and console_socket:
-            send_console(console_socket, container.console_fd)
-            container.console_fd = None
-        if pidfd_socket := parsed.text("--pidfd-socket"):
-            from runtime.oci.console import send_descriptor
-
-            send_descriptor(pidfd_socket, os.dup(container.pidfd), b"pidfd")
-        if pid_file := parsed.text("--pid-file"):
-            state.replace_file(pid_file, str(container.pid).encode())
+        _tell(container, parsed)
     invocation.warn(container)
     return container
+
+
+def _check_terminal(config: spec.Config, console_socket: str, own_terminal: bool) -> None:
+    terminal = config.process is not None and config.process.terminal
+    if terminal and not console_socket and not own_terminal:
+        raise BadInput("process.terminal is set and nobody takes the terminal", remedy="use --console-socket")
+    if console_socket and not terminal:
+        raise BadInput("--console-socket is given and process.terminal is not set")
+
+
+def _tell(container: Container, parsed: Parsed) -> None:
+    """What the caller asked to be told: the terminal, a pidfd, the pid."""
+    console_socket = parsed.text("--console-socket")
+    if container.console_fd is not None and console_socket:
+        send_console(console_socket, container.console_fd)
+        container.console_fd = None
+    if pidfd_socket := parsed.text("--pidfd-socket"):
+        from runtime.oci.console import send_descriptor
+
+        send_descriptor(pidfd_socket, os.dup(container.pidfd), b"pidfd")
+    if pid_file := parsed.text("--pid-file"):
+        state.replace_file(pid_file, str(container.pid).encode())
 
 
 def send_console(path: str, master: int) -> None:
