@@ -27,7 +27,7 @@ from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
 from rootfs import options
 from rootfs.filesystems import propagate
-from rootfs.idmap import IdMaps, idmap
+from rootfs.idmap import IdMaps, forget_namespace, idmap, shared_namespace
 from rootfs.place import (
     attach,
     attach_and_close,
@@ -116,7 +116,8 @@ class PinSource(Operation):
             tree = clone(self.source, recursive=self.recursive, within=self.within)
             assembly.fds[self.pinned] = tree
             if self.ids:
-                idmap(tree, self.ids, self.source, recursive=self.ids_recursive)
+                namespace = shared_namespace(assembly, self.ids)
+                idmap(tree, namespace, self.source, recursive=self.ids_recursive)
         except RawpodError as error:
             # It is executed by the creating process, where nobody else says which mount it is about.
             raise ContainerError(f"{self.describe()}: {error.message}", remedy=error.remedy) from None
@@ -125,6 +126,7 @@ class PinSource(Operation):
         tree = assembly.fds.pop(self.pinned, -1)
         if tree >= 0:
             os.close(tree)
+        forget_namespace(assembly, self.ids)
 
 
 class Remount(Operation):

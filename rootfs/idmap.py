@@ -12,6 +12,10 @@ from kernel.pidfd import wait_pidfd
 from kernel.process import CLONE_NEWUSER, clone3
 from kernel.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kernel.operation import Assembly
+
 Ranges = tuple[tuple[int, int, int], ...]
 """Ranges of ids: (first inside, first outside, how many), as lines of uid_map have them (user_namespaces(7))."""
 
@@ -73,12 +77,29 @@ def user_namespace(maps: IdMaps) -> int:
         os.close(child.pidfd)
 
 
-def idmap(tree: int, maps: IdMaps, source: str, *, recursive: bool = False) -> None:
-    """Map the ids of the detached mount `tree`, with `recursive` of those below it, too.
+def shared_namespace(assembly: Assembly, maps: IdMaps) -> int:
+    """A user namespace with these maps, made once for all operations that need it, which is 1 ms each saved.
+
+    It stays in the assembly's descriptors, and goes with them or with forget_namespace().
+    """
+    name = f"ids {maps.shown()}"
+    if name not in assembly.fds:
+        assembly.fds[name] = user_namespace(maps)
+    return assembly.fds[name]
+
+
+def forget_namespace(assembly: Assembly, maps: IdMaps | None) -> None:
+    """Close what shared_namespace() left; nothing to do where it is closed already."""
+    fd = assembly.fds.pop(f"ids {maps.shown()}", -1) if maps else -1
+    if fd >= 0:
+        os.close(fd)
+
+
+def idmap(tree: int, namespace: int, source: str, *, recursive: bool = False) -> None:
+    """Map the ids of the detached mount `tree` as the user namespace does, with `recursive` of those below it, too.
 
     Raises HostError where the filesystem cannot: tmpfs since Linux 6.3, overlay never.
     """
-    namespace = user_namespace(maps)
     try:
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
         mount_setattr(tree, "", flags, set=MOUNT_ATTR_IDMAP, userns_fd=namespace)
@@ -90,5 +111,3 @@ def idmap(tree: int, maps: IdMaps, source: str, *, recursive: bool = False) -> N
             f"the ids of {source!r} cannot be mapped: {kind} does not support id-mapped mounts",
             remedy="use a directory on ext4, xfs or btrfs, or Linux 6.3 for tmpfs",
         ) from None
-    finally:
-        os.close(namespace)

@@ -10,19 +10,17 @@ from kernel import events
 from kernel.errors import ContainerError
 from kernel.mounts import (
     AT_EMPTY_PATH,
-    MOUNT_ATTR_IDMAP,
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
     mount,
-    mount_setattr,
     open_tree,
 )
 from kernel.operation import Assembly, Operation
 from kernel.pidfd import wait_pidfd
 from kernel.process import CLONE_NEWNS, clone3
 from rootfs.binds import clone
-from rootfs.idmap import IdMaps, user_namespace
+from rootfs.idmap import IdMaps, forget_namespace, idmap, shared_namespace
 from rootfs.overlay import OverlayRoot
 from rootfs.place import attach_and_close
 
@@ -46,10 +44,11 @@ class PrepareOverlay(Operation):
         return f"prepare {self.overlay.describe()}" + (f" with ids {self.ids.shown()}" if self.ids else "")
 
     def execute(self, assembly: Assembly) -> None:
+        namespace = shared_namespace(assembly, self.ids) if self.ids else -1
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         child = clone3(CLONE_NEWNS)
         if child.pid == 0:
-            self._prepare(theirs)
+            self._prepare(theirs, namespace)
         theirs.close()
         text, ancillary, _, _ = ours.recvmsg(_MAX_PACKET, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
         ours.close()
@@ -63,14 +62,15 @@ class PrepareOverlay(Operation):
         fd = assembly.fds.pop(self.pinned, -1)
         if fd >= 0:
             os.close(fd)
+        forget_namespace(assembly, self.ids)
 
-    def _prepare(self, parent: _socket.socket) -> None:
+    def _prepare(self, parent: _socket.socket, namespace: int) -> None:
         """In a process of its own, which ends here."""
         try:
             events.instruments.clear()  # they are the parent's
             mount(None, "/", None, MS_REC | MS_PRIVATE)
             if self.ids:
-                self._map_lowers(self.ids)
+                self._map_lowers(namespace)
             assembly = Assembly()
             self.overlay.execute(assembly)
             tree = open_tree(assembly.root, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
@@ -80,9 +80,8 @@ class PrepareOverlay(Operation):
         finally:
             os._exit(0)
 
-    def _map_lowers(self, ids: IdMaps) -> None:
-        namespace = user_namespace(ids)
+    def _map_lowers(self, namespace: int) -> None:
         for path in self.overlay.lowers:
             tree = clone(path, recursive=False)
-            mount_setattr(tree, "", AT_EMPTY_PATH, set=MOUNT_ATTR_IDMAP, userns_fd=namespace)
+            idmap(tree, namespace, path)
             attach_and_close(tree, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
