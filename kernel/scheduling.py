@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP = 1, 2
 
-_PRIO_PROCESS = 0
 _IOPRIO_CLASS_SHIFT = 13
 _WORD = 64
 
@@ -35,7 +34,6 @@ class _Attributes(ctypes.Structure):
 
 
 _sched_setattr = SystemCall("sched_setattr", pid=c_int, attributes=POINTER(_Attributes), flags=c_uint)
-_setpriority = SystemCall("setpriority", which=c_int, who=c_int, priority=c_int)
 _sched_setaffinity = SystemCall("sched_setaffinity", pid=c_int, size=c_ulong, mask=POINTER(c_uint64))
 _ioprio_set = SystemCall("ioprio_set", which=c_int, who=c_int, ioprio=c_int)
 _set_mempolicy = SystemCall("set_mempolicy", mode=c_int, nodemask=POINTER(c_uint64), maxnode=c_ulong)
@@ -66,11 +64,6 @@ def sched_setattr(
         util_max=1024,  # SCHED_CAPACITY_SCALE: what a clamp that is asked for without a value amounts to
     )
     _sched_setattr(pid, attributes, 0)
-
-
-def setpriority(pid: int, nice: int) -> None:
-    """setpriority(2) of process `pid`, 0 for the caller."""
-    _setpriority(_PRIO_PROCESS, pid, nice)
 
 
 def sched_setaffinity(pid: int, cpus: Iterable[int]) -> None:

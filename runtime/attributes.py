@@ -93,9 +93,6 @@ class SetScheduler(Operation):
                 deadline=self.deadline,
                 period=self.period,
             )
-            if self.nice and self.policy not in ("SCHED_OTHER", "SCHED_BATCH"):
-                # sched_setattr(2) takes it for these two alone; a process of another policy has one, too.
-                scheduling.setpriority(assembly.pid, self.nice)
         except SystemCallError as error:
             raise ContainerError(
                 f"process.scheduler: {self.policy}: {error.strerror}",
