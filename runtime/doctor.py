@@ -58,6 +58,7 @@ def examine(settings: Settings) -> list[Check]:
         if hierarchy is not None:
             checks.append(_clone(hierarchy))
             checks.append(_devices(hierarchy))
+        checks.append(_seccomp())
         checks += _trials(settings)
         checks += _network(settings)
     checks += [_forwarding(settings), *_limits_of_namespaces(), *_directories(settings)]
@@ -129,6 +130,10 @@ def _clone(hierarchy: Hierarchy) -> Check:
     return _tried(
         "clone3", lambda: trials.clone_into_cgroup(hierarchy), "rawpod needs Linux 6.1 or later, and no seccomp filter"
     )
+
+
+def _seccomp() -> Check:
+    return _tried("seccomp", trials.seccomp_filter, "rawpod needs CONFIG_SECCOMP_FILTER")
 
 
 def _devices(hierarchy: Hierarchy) -> Check:

@@ -12,11 +12,12 @@ from cgroups.cgroup import Cgroup
 from cgroups.device_rules import DENY_ALL
 from cgroups.devices import restrict
 from cgroups.hierarchy import Hierarchy
-from kernel import mounts, pidfd, process
+from kernel import mounts, pidfd, process, seccomp
 from kernel.errors import HostError
 from netns import links
 from netns.netlink import Netlink
 from runtime.inventory import nft_program
+from runtime.seccomp.rules import ACTIONS
 
 _NAMESPACES = (
     process.CLONE_NEWNS
@@ -52,6 +53,15 @@ def restrict_devices(hierarchy: Hierarchy) -> None:
         restrict(cgroup, [DENY_ALL])
     finally:
         cgroup.delete()
+
+
+def seccomp_filter() -> None:
+    """Ask for the actions and the flag that filters use."""
+    for action in ACTIONS.values():
+        if not seccomp.action_available(action):
+            raise HostError(f"the kernel does not know the action {action:#x}")
+    if not seccomp.flag_available(seccomp.SECCOMP_FILTER_FLAG_NEW_LISTENER):
+        raise HostError("the kernel passes no calls to listeners")
 
 
 def overlay(root: Path) -> None:

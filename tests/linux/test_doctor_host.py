@@ -27,7 +27,9 @@ def _run(settings: Settings, *arguments: str) -> Result:
 def test_this_host_passes(settings: Settings) -> None:
     found = {check.name: check for check in examine(settings)}
     assert [check for check in found.values() if check.level is Level.FAIL] == []
-    assert {"kernel", "clone3", "overlay", "bridge", "veth", "nftables", "cgroup2", "bounding set"} <= set(found)
+    assert {"kernel", "clone3", "seccomp", "overlay", "bridge", "veth", "nftables", "cgroup2", "bounding set"} <= set(
+        found
+    )
     assert all(check.remedy for check in found.values() if check.level is not Level.OK)
 
 

@@ -109,6 +109,9 @@ def test_run_has_the_default_profile_and_takes_another_as_docker_spells_it(
     assert "No medium found" in mkdir("--security-opt", f"seccomp={file}")
     assert "No medium found" in mkdir("--security-opt", f"seccomp={file}", "--security-opt", "no-new-privileges=false")
     assert mkdir() == ""
+    # In a user namespace of its own, where loading takes the namespace's CAP_SYS_ADMIN.
+    privileges = ("--security-opt", "no-new-privileges=false")
+    assert seccomp("--userns", "auto", *privileges) == seccomp("--userns", "auto") == "Seccomp:\t2\n"
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"defaultAction": 1}'])
