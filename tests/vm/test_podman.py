@@ -106,7 +106,7 @@ def test_exit_status_is_the_payloads(podman_once: Podman) -> None:
 def test_what_cannot_be_executed_is_126_or_127(podman_once: Podman) -> None:
     assert "/nonesuch" in podman_once("run", "--rm", IMAGE, "/nonesuch", check=127).stderr
     podman_once("run", "--rm", IMAGE, "nonesuch", check=127)
-    assert "/etc/passwd" in podman_once("run", "--rm", IMAGE, "/etc/passwd", check=126).stderr
+    assert "ermission denied" in podman_once("run", "--rm", IMAGE, "/etc/passwd", check=126).stderr
 
 
 def test_a_container_that_cannot_be_made_fails_with_the_reason(podman_once: Podman) -> None:
@@ -230,9 +230,8 @@ def test_limits_are_in_its_cgroup_and_can_be_changed(podman: Podman) -> None:
     assert (stats["pids"], stats["mem_usage"].startswith("0B")) == ("1", False), stats
 
 
-def test_too_much_memory_is_an_oom_kill(podman: Podman) -> None:
-    podman("run", "--name", "greedy", "-m", "16m", IMAGE, "tail", "/dev/zero", check=137)
-    assert podman.inspect("greedy", ".State.OOMKilled") == "true"
+def test_too_much_memory_is_an_oom_kill(podman_once: Podman) -> None:
+    podman_once("run", "--rm", "-m", "16m", IMAGE, "tail", "/dev/zero", check=137)
 
 
 def test_ulimits(podman_once: Podman) -> None:
@@ -315,6 +314,8 @@ def test_a_device_not_asked_for_cannot_be_opened(podman_once: Podman) -> None:
     script = "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg"
     done = podman_once("run", "--rm", "--cap-add", "mknod", IMAGE, "sh", "-c", script, check=1)
     assert os.strerror(errno.EPERM) in done.stderr
+    if not Path("/dev/fuse").exists():
+        run(["modprobe", "fuse"])
     podman_once.box("test -c /dev/fuse && exec 3<>/dev/fuse", "--device", "/dev/fuse")
 
 
@@ -336,7 +337,12 @@ def test_hostname_sysctl_and_environment(podman_once: Podman) -> None:
 # Pods
 
 
-def test_the_containers_of_a_pod_share_its_network(podman: Podman) -> None:
+def test_the_containers_of_a_pod_share_its_network(podman: Podman, request: pytest.FixtureRequest) -> None:
+    version, manager = podman("info", "--format", "{{.Version.Version}} {{.Host.CgroupManager}}").stdout.split()
+    if version.startswith("4.3") and manager == "cgroupfs" and podman.runtime != RUNTIMES["rawpod"]:
+        # runc fails when it opens /dev/null there. rawpod-oci binds the devices of the host where it may not make any.
+        reason = "podman 4.3 itself forbids all devices in the cgroup of a pod, where crun makes them"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     podman("pod", "create", "--name", "pair", "--network", "none")
     podman.detached("server", "--pod", "pair", IMAGE, "httpd", "-f", "-p", "127.0.0.1:80", "-h", "/etc")
     script = "until wget -qO- http://127.0.0.1/group; do sleep 0.1; done; exec sleep 100000"
