@@ -44,12 +44,13 @@ class Surroundings(Record):
     `bundle` is where relative sources begin. `own` holds the kinds of namespaces that are not the host's, new or
     joined; `user` says whether it has a user namespace, and `ids` how that maps, where it is known. `hierarchy` is the
     host's mount of cgroup v2, `cgroup` the container's directory in it, both "" where there is none. `label` is an
-    SELinux context.
+    SELinux context. `elsewhere` says that its mount namespace was there before: sources are not to be looked for in it.
     """
 
     bundle: str
     own: frozenset[str] = frozenset({"mount", "pid", "network", "ipc", "cgroup"})
     user: bool = False
+    elsewhere: bool = False
     ids: IdMaps | None = None
     devices: tuple[Device, ...] = DEFAULT_DEVICES
     console: Console | None = None
@@ -74,7 +75,7 @@ def arrange(entries: Iterable[Entry], around: Surroundings, root: BindRoot | Non
     before: list[Operation] = []
     inside: list[Operation] = []
     if root is not None:
-        if around.user:
+        if around.user or around.elsewhere:
             before.append(PinSource(root.path, "root"))
             root = root.replace(pinned="root")
         inside.append(root)
@@ -107,7 +108,7 @@ def _one(number: int, entry: Entry, around: Surroundings, before: list[Operation
 def _bind(number: int, entry: Entry, bind: Bind, around: Surroundings, before: list[Operation]) -> Bind:
     bind = bind.replace(source=os.path.join(around.bundle, bind.source))
     ids, recursive = _ids(number, entry, around)
-    if not (ids or around.user or bind.propagation & MS_SHARED):
+    if not (ids or around.user or around.elsewhere or bind.propagation & MS_SHARED):
         return bind
     pinned = f"mounts[{number}]"
     before.append(PinSource(bind.source, pinned, bind.recursive, "", ids, recursive, bind.destination))

@@ -9,7 +9,7 @@ from kernel.memory import take_own_copies
 from kernel.pidfd import pidfd_open, wait_pidfd
 from kernel.process import CLONE_NEWPID, CLONE_NEWUSER, CLONE_PARENT, Child, clone3, setns
 from rootfs.idmap import too_many_namespaces
-from runtime.operations import NAMESPACE_FLAGS
+from runtime.operations import NAMESPACE_FLAGS, check_not_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def _join(namespaces: tuple[tuple[str, str], ...]) -> None:
     # All are opened first: behind the user namespace's door the paths may be out of reach.
     opened = [(kind, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)) for kind, path in namespaces]
     for kind, path, fd in opened:
+        if kind == "mount":
+            check_not_ours(fd, path)
         try:
             setns(fd, NAMESPACE_FLAGS[kind])
         except RawpodError as error:

@@ -125,6 +125,12 @@ class AskParent(Operation):
         assembly.ask(self.what)
 
 
+def check_not_ours(fd: int, path: str) -> None:
+    """Refuse a mount namespace that the runtime itself is in: pivot_root(2) there would take everybody's root away."""
+    if os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/mnt")):
+        raise ContainerError(f"mount namespace {path!r} is the runtime's own, whose root would become the container's")
+
+
 class JoinNamespace(Operation):
     """setns(2) to a namespace that exists."""
 
@@ -137,6 +143,8 @@ class JoinNamespace(Operation):
     def execute(self, assembly: Assembly) -> None:
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if self.kind == "mount":
+                check_not_ours(fd, self.path)
             process.setns(fd, NAMESPACE_FLAGS[self.kind])
         finally:
             os.close(fd)

@@ -6,7 +6,6 @@ them, mounts in the description's order, masks after all mounts, the root's own 
 
 from __future__ import annotations
 
-from kernel.errors import NotSupported
 from kernel.record import Record
 from rootfs import mounts
 from runtime import plan_process, spec
@@ -101,8 +100,6 @@ def build(
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
     joined = {namespace.type: namespace.path for namespace in linux.namespaces if namespace.path}
-    if "mount" not in new:
-        raise NotSupported("a container without a mount namespace of its own (linux.namespaces)")
     subject = plan_process.subject_of(config, container_id, bundle)
     clone_flags = 0
     # The rest has to wait: for the cgroup that is to be its root, for offsets that are fixed once it is entered, for
@@ -172,7 +169,8 @@ def _child(
             yield NewIpcNamespace()
     if keyring:
         yield JoinSessionKeyring(keyring, any(namespace.type == "user" for namespace in linux.namespaces))
-    for kind in ("cgroup", "network", "ipc", "uts", "time"):
+    # The mount namespace last: the paths of the others are those of the runtime's.
+    for kind in ("cgroup", "network", "ipc", "uts", "time", "mount"):
         if kind in joined:
             yield JoinNamespace(kind, joined[kind])
     if "time" in new:

@@ -44,6 +44,7 @@ def filesystem(
         bundle,
         own=frozenset(namespace.type for namespace in linux.namespaces),
         user=any(namespace.type == "user" for namespace in linux.namespaces),
+        elsewhere=any(namespace.type == "mount" and namespace.path for namespace in linux.namespaces),
         ids=id_maps(linux.uid_mappings, linux.gid_mappings),
         devices=_devices(linux),
         console=console,
@@ -64,7 +65,7 @@ def filesystem(
     bound = root if isinstance(root, mounts.BindRoot) else None
     made = arrange(entries, around, bound)
     before = [*([NeedLabels(linux.mount_label)] if linux.mount_label else []), *made.before]
-    if isinstance(root, mounts.OverlayRoot) and around.user:
+    if isinstance(root, mounts.OverlayRoot) and (around.user or around.elsewhere):
         first = config.mounts[0]
         before.append(PrepareOverlay(root, "root", id_maps(first.uid_mappings, first.gid_mappings)))
         root = TakeRoot("root")

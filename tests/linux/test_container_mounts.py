@@ -1,15 +1,19 @@
 """What a container has mounted, from config.json to what its processes see (config.md, "Mounts")."""
 
 import os
+import signal
 import socket
 import stat
+from contextlib import contextmanager
 
 import pytest
 
 from kernel.errors import RawpodError
-from kernel.mounts import MS_BIND, MS_SHARED, mount, umount2
+from kernel.mounts import MS_BIND, MS_PRIVATE, MS_REC, MS_SHARED, mount, umount2
+from kernel.process import CLONE_NEWNS, unshare
 from runtime import spec
 from tests.boxes import output
+from tests.rootfs_lab import in_child
 
 
 def with_mounts(config, *mounts, keep=True):
@@ -294,3 +298,67 @@ def test_an_overlay_anywhere_in_the_root_whatever_its_names_are(box, on_disk, na
     assert printed.startswith("below\n")
     assert "nosuid,noatime" in printed
     assert (on_disk / name / "upper/new").exists()
+
+
+@contextmanager
+def mount_namespace():
+    """Another mount namespace, held by a process, as the path of its file."""
+    ready, started = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        try:
+            unshare(CLONE_NEWNS)
+            mount(None, "/", None, MS_PRIVATE | MS_REC)
+            os.write(started, b"!")
+            signal.pause()
+        finally:
+            os._exit(0)
+    os.close(started)
+    os.read(ready, 1)
+    os.close(ready)
+    try:
+        yield f"/proc/{holder}/ns/mnt"
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+
+
+def in_mount_namespace(config, path):
+    rest = [row for row in config.linux.namespaces if row.type != "mount"]
+    config.linux.namespaces = [*rest, spec.Namespace("mount", path)]
+    return config
+
+
+def test_a_mount_namespace_is_joined_and_its_root_becomes_the_containers(box, tmp_path):
+    """As with runc and crun. What is mounted is found where the runtime is."""
+    later = tmp_path / "later"
+    later.mkdir()
+    with mount_namespace() as path:
+        mount("tmpfs", later, "tmpfs")
+        try:
+            (later / "file").write_text("not in that namespace\n")
+            config = box.config("sh", "-c", "readlink /proc/self/ns/mnt; ls -d /*; cat /file")
+            bind = spec.Mount("/file", "bind", str(later / "file"), ["bind"])
+            printed = ran(box, in_mount_namespace(with_mounts(config, bind), path)).split("\n")
+        finally:
+            umount2(later, 2)
+        assert printed[0] == os.readlink(path) != os.readlink("/proc/self/ns/mnt")
+        assert "/bin" in printed
+        assert "/root" not in printed
+        assert printed[-2] == "not in that namespace"
+
+
+def test_the_runtimes_own_mount_namespace_is_not_given_another_root(box):
+    """Tried on a namespace that is given up with the test's process: without the look this one has no root any more."""
+
+    def work():
+        refused = ""
+        try:
+            box.run(in_mount_namespace(box.config("sh"), "/proc/self/ns/mnt"))
+        except RawpodError as error:
+            refused = str(error)
+        return [refused, os.path.exists("/etc/passwd")]
+
+    refused, there = in_child(work, CLONE_NEWNS)
+    assert "the runtime's own" in refused
+    assert there
