@@ -318,6 +318,9 @@ KNOWN: tuple[Known, ...] = (
         "test_mappings_of_users_and_groups_go_together\ntest_ridmap_maps_the_mounts_below_as_well\ntest_an_offset_that_cannot_be_set_is_an_error[no namespace]",
     ),
     _row("runc", _ANY, "takes every key", "test_annotations_that_are_none_are_refused[no key]"),
+    _row("crun", CRUN_1_8, "fails of itself", "test_a_configuration_without_process_can_be_created"),
+    _row("crun", CRUN_1_8, "closes them at start", "test_a_created_container_holds_nothing_more_of_its_callers"),
+    _row("runc", _ANY, "wants a process to create", "test_a_configuration_without_process_can_be_created"),
     _row("runc", _ANY, "deletes a created container", "test_a_created_container_cannot_be_deleted"),
     _row("runc", RUNC_1_1, "warns of it", "test_a_cgroup_with_processes_of_others_is_refused"),
     _row(
