@@ -105,6 +105,7 @@ def assemble_and_become(
                 os._exit(125)
             channel.close()
             channel = gate.wait()
+            channel.forward_events()
         message, _ = channel.receive()
         if message is None or message["kind"] != "start":
             os._exit(125)

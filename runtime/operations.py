@@ -53,8 +53,10 @@ class CreateCgroup(Operation):
 
     def execute(self, assembly: Assembly) -> None:
         if self.cgroup.exists() and (self.cgroup.populated() or self.cgroup.frozen()):
-            what = "is frozen" if self.cgroup.frozen() else "has processes"
-            raise Conflict(f'cgroup "{self.cgroup}" {what}', remedy="give each container a cgroup of its own")
+            what = "unexpectedly frozen" if self.cgroup.frozen() else "not empty"
+            raise Conflict(
+                f"container's cgroup {what}: {self.cgroup}", remedy="give each container a cgroup of its own"
+            )
         self.cgroup.create()
         assembly.fds["cgroup"] = self.cgroup.open()
         self.limits.apply(self.cgroup)

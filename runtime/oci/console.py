@@ -34,6 +34,8 @@ def relay(master: int, pidfd: int) -> None:
     from runtime.pod.streams import InputPump, OutputPump, Sink
     from runtime.pod.terminal import copy_size, raw_mode
 
+    if not os.isatty(1):
+        keep_line_ends(master)
     loop = Loop()
     sink = Sink(loop, 1)
     output = OutputPump(loop, master, _nowhere, sink, _nothing)
@@ -48,6 +50,15 @@ def relay(master: int, pidfd: int) -> None:
             loop.run()
     output.drain()
     sink.finish()
+
+
+def keep_line_ends(terminal: int) -> None:
+    """Let "\\n" out as it is: a carriage return is for the terminal's screen, not for a file or a pipe (termios(3))."""
+    import termios
+
+    mode = termios.tcgetattr(terminal)
+    mode[1] &= ~termios.ONLCR
+    termios.tcsetattr(terminal, termios.TCSANOW, mode)
 
 
 _SIGWINCH = 28

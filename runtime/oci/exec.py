@@ -88,7 +88,7 @@ def run(invocation: Invocation) -> int:
 def _check_status(record: state.State, parsed: Parsed) -> None:
     if record.status == "paused":
         if not parsed.flag("--ignore-paused"):
-            raise Conflict(f"container {record.id!r} is paused", remedy="resume it, or --ignore-paused")
+            raise Conflict(f"cannot exec in a paused container: {record.id!r}", remedy="resume it, or --ignore-paused")
     elif not record.status.can_kill:
         raise NotFound(f"container {record.id!r} is {record.status}: not running")
 

@@ -41,7 +41,8 @@ def number(text: str) -> int:
     """A signal by number, or by name with or without SIG (signal(7)). Raises BadInput."""
     if text.isascii() and text.isdigit():
         value = int(text)
-        if 0 < value < _signal.NSIG:
+        # 0 asks only whether the signal could be sent, kill(2).
+        if 0 <= value < _signal.NSIG:
             return value
     else:
         name = text.upper()

@@ -49,7 +49,7 @@ def timed(work: Callable[[], int], log: str, log_format: str) -> int:
         if log:
             _append(log, _line(line, log_format, "debug"))
         else:
-            _write(2, f"rawpod-oci: {line}\n".encode())
+            _write(2, _line(line, log_format, "debug"))
 
     unsubscribe = events.subscribe(tell)
     try:

@@ -45,11 +45,11 @@ def run(invocation: Invocation) -> int:
         if not detach:
             forward_signals(container.pidfd)
         container.start()
-    invocation.warn(container)
-    if detach:
-        os.close(container.pidfd)
-        return 0
-    status = _wait(container)
+        invocation.warn(container)
+        if detach:
+            os.close(container.pidfd)
+            return 0
+        status = _wait(container)
     if not parsed.flag("--keep"):
         delete(container, directory)
         invocation.warn(container)

@@ -6,6 +6,7 @@ and an inherited file can be opened again through /proc/self/fd, for writing too
 
 import contextlib
 import os
+import select
 import stat
 from collections.abc import Callable
 
@@ -71,6 +72,16 @@ def _nonblocking(fd: int, mode: int) -> tuple[int, bool]:
     return fd, False
 
 
+def _has_readiness(fd: int) -> bool:
+    """Whether epoll_ctl(2) takes it: a regular file and /dev/null are always ready, and refused."""
+    with contextlib.closing(select.epoll()) as probe:
+        try:
+            probe.register(fd, 0)
+        except PermissionError:
+            return False
+    return True
+
+
 class OutputPump:
     """Reads a payload's pipe or terminal: every chunk goes to `consume`, and to a sink where there is one."""
 
@@ -126,12 +137,12 @@ class InputPump:
         os.set_blocking(target, False)
         self._loop, self._source, self._target, self._close_at_end = loop, source, target, close_at_end
         self._buffer = b""
-        self._file = stat.S_ISREG(os.fstat(source).st_mode)
+        self._file = not _has_readiness(source)
         self.open = True
         self._fill_later()
 
     def _fill_later(self) -> None:
-        # A regular file is always ready, and epoll_ctl(2) refuses it: be driven by the other end alone.
+        # Be driven by the other end alone where there is nothing to wait for.
         if self._file:
             self._loop.add(self._target, self._fill, WRITE)
         else:

@@ -16,7 +16,11 @@ def config(box, settings):
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs"},
         "process": {"cwd": "/", "args": ["busybox", "sleep", "1000"], "env": ["PATH=/bin"]},
-        "mounts": [{"destination": "/proc", "type": "proc"}],
+        "mounts": [
+            {"destination": "/proc", "type": "proc"},
+            {"destination": "/dev", "type": "tmpfs"},
+            {"destination": "/dev/pts", "type": "devpts"},
+        ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network", "cgroup")],
             "cgroupsPath": f"{settings.cgroup}/box",
@@ -49,6 +53,27 @@ def test_delete_takes_all_containers_that_an_expression_matches(oci, config, set
     assert oci("delete", "--force", "--regex", "nothing") == (0, "")
     assert oci("delete", "--force", "--regex", ".") == (0, "")
     assert oci("list", "-q") == (0, "")
+
+
+def test_signal_0_tells_whether_there_is_a_process(oci):
+    assert oci("run", "--detach", "box") == (0, "")
+    assert oci("kill", "box", "0") == oci("kill", "--all", "box", "0") == (0, "")
+    assert oci("kill", "box", "KILL") == (0, "")
+    assert oci("delete", "--force", "box") == (0, "")
+
+
+def test_debug_lines_have_the_form_of_the_log_and_go_on_after_start(oci, config):
+    # Fails when the child's events after the gate go to the channel that its creator had.
+    config["process"]["args"] = ["busybox", "true"]
+    status, printed = oci("--debug", "run", "box")
+    assert status == 0
+    assert all(line.startswith('time="') and " level=debug " in line for line in printed.splitlines())
+    assert "setresuid" in printed or "capset" in printed
+
+
+def test_a_terminals_output_has_no_carriage_returns_where_it_is_no_screen(oci, config):
+    config["process"] |= {"args": ["busybox", "echo", "line"], "terminal": True}
+    assert oci("run", "box") == (0, "line\n")
 
 
 @pytest.mark.parametrize("expression", ["", "("])

@@ -61,13 +61,14 @@ def test_any_words_are_parsed_or_refused(arguments, in_order):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("term", 15), ("SIGRTMIN+1", 35), ("RTMAX-1", 63)]
+    ("text", "expected"),
+    [("0", 0), ("9", 9), ("KILL", 9), ("SIGKILL", 9), ("term", 15), ("SIGRTMIN+1", 35), ("RTMAX-1", 63)],
 )
 def test_signals_go_by_number_and_name(text, expected):
     assert number(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "65", "-1", "SIG_IGN", "NOPE", "SIGRTMIN+99", "KILL+1", "1.5"])
+@pytest.mark.parametrize("text", ["", "65", "-1", "SIG_IGN", "NOPE", "SIGRTMIN+99", "KILL+1", "1.5"])
 def test_other_words_are_no_signals(text):
     with pytest.raises(BadInput):
         number(text)
