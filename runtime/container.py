@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _ESRCH = 3
+_DYING_MS = 5000
 
 
 def out_of_memory(container_id: str, cgroup: Cgroup | None) -> ContainerError | None:
@@ -116,15 +117,16 @@ class Container:
 
     def _killed_before_execve(self) -> bool:
         """Whether the end of the channel was that of the init stage, whose name execve(2) would have changed."""
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        if not poller.poll(0):
-            return False
         try:
             with open(f"/proc/{self.pid}/comm") as file:
-                return file.read() == f"{INIT_NAME}\n"
+                if file.read() != f"{INIT_NAME}\n":
+                    return False
         except OSError:
             return False  # collected already, by its parent
+        # A process that dies closes its descriptors before it counts as ended. A payload may take the same name.
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(_DYING_MS))
 
     def signal(self, signum: int) -> bool:
         """Signal the first process; False when it has ended already."""
