@@ -39,6 +39,7 @@ def host(request: pytest.FixtureRequest) -> None:
         pytest.skip("needs root")
     process.unshare(process.CLONE_NEWNS | process.CLONE_NEWNET | process.CLONE_NEWUTS | process.CLONE_NEWIPC)
     mounts.mount("", "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    _allow_devices(Path("/tmp"))
     _mount_own_sysfs()
     raise_loopback()
     if request.config.getoption("--cgroup-layout") == "v2":
@@ -150,6 +151,14 @@ def probe() -> Path:
 def box(tmp_path: Path, probe: Path, cgroup: Cgroup, hierarchy: Hierarchy) -> Box:
     """A root filesystem to run containers in."""
     return Box(tmp_path / "bundle", probe, cgroup, hierarchy).prepare()
+
+
+def _allow_devices(directory: Path) -> None:
+    """Where tests have their roots: systemd mounts /tmp with nodev, and a container's root keeps that."""
+    flags = os.statvfs(directory).f_flag
+    if directory.is_mount() and flags & os.ST_NODEV:
+        kept = mounts.MS_NOSUID if flags & os.ST_NOSUID else 0
+        mounts.mount(None, directory, None, mounts.MS_REMOUNT | mounts.MS_BIND | kept)
 
 
 def _mount_own_sysfs() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from cgroups.cgroup import Cgroup
 from kernel.errors import ContainerError
-from kernel.pidfd import ExitStatus
 from runtime import spec
 from tests.boxes import Box
 
@@ -27,9 +26,20 @@ def limited(box: Box, limit: int, *args: str) -> spec.Config:
     return config
 
 
+def describe(box: Box, config: spec.Config) -> None:
+    """Write config.json, with the box's cgroup."""
+    assert config.linux is not None
+    config.linux.cgroups_path = "/" + str(Path(box.cgroup.path).relative_to(box.hierarchy.mount)) + "/box"
+    (box.bundle / "config.json").write_bytes(spec.dump(config))
+
+
 @pytest.mark.parametrize("kibibytes", [6144, 1024, 512])
-def test_little_memory_is_enough_to_be_made_in(box: Box, kibibytes: int) -> None:
-    assert box.run(limited(box, kibibytes * KIB, "busybox", "true"))[0] == ExitStatus(0, 0)
+def test_little_memory_is_enough_to_be_made_in(box: Box, tmp_path: Path, kibibytes: int) -> None:
+    # By the program: what a creator as large as this one touches first is more.
+    describe(box, limited(box, kibibytes * KIB, "busybox", "true"))
+    command = [str(RUNTIME), "--root", str(tmp_path / "state"), "run", "--bundle", str(box.bundle), "box"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kibibytes", [4, 64])
@@ -42,9 +52,7 @@ def test_too_little_is_called_what_it_is_and_leaves_nothing(box: Box, kibibytes:
 def test_a_payload_that_runs_out_of_memory_is_an_event(box: Box, tmp_path: Path) -> None:
     script = "until [ -e /go ]; do busybox sleep 0.1; done; busybox tail /dev/zero; exec busybox sleep 1000"
     config = limited(box, 16 << 20, "sh", "-c", script)
-    assert config.linux is not None
-    config.linux.cgroups_path = "/" + str(Path(box.cgroup.path).relative_to(box.hierarchy.mount)) + "/box"
-    (box.bundle / "config.json").write_bytes(spec.dump(config))
+    describe(box, config)
     command = [str(RUNTIME), "--root", str(tmp_path / "state")]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "timeout": 100}
     subprocess.run([*command, "run", "--detach", "--bundle", str(box.bundle), "box"], check=True, **quiet)  # type: ignore[call-overload]
