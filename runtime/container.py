@@ -33,7 +33,7 @@ def out_of_memory(container_id: str, cgroup: Cgroup | None) -> ContainerError | 
         return None
     return ContainerError(
         f"container {container_id!r} ran out of memory before its process was executed (memory.events: oom_kill)",
-        remedy="raise linux.resources.memory.limit; 512 KiB are enough to be assembled in",
+        remedy="raise linux.resources.memory.limit; 2 MiB are enough to be assembled in",
     )
 
 
