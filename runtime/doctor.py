@@ -10,7 +10,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -150,6 +150,12 @@ def _trials(settings: Settings) -> Iterator[Check]:
         lambda: trials.overlay(settings.root),
         f'load the module with `modprobe overlay`, and keep "{settings.root}" on ext4, xfs or btrfs',
     )
+    mapped = _tried(
+        "user namespaces",
+        lambda: trials.id_mapped_mount(settings.root),
+        f'hostUsers: false needs "{settings.root}" on ext4, xfs or btrfs, or on a tmpfs with Linux 6.3',
+    )
+    yield mapped if mapped.level is Level.OK else replace(mapped, level=Level.WARN)
     yield _tried("bridge", lambda: trials.in_own_network(trials.bridge), "load the module with `modprobe bridge`")
     yield _tried("veth", lambda: trials.in_own_network(trials.veth), "load the module with `modprobe veth`")
     yield _tried(

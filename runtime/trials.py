@@ -16,6 +16,8 @@ from kernel import mounts, pidfd, process, seccomp
 from kernel.errors import HostError
 from netns import links
 from netns.netlink import Netlink
+from rootfs.binds import clone
+from rootfs.idmap import IdMaps, idmap, user_namespace
 from runtime.inventory import nft_program
 from runtime.seccomp.rules import ACTIONS
 
@@ -80,6 +82,21 @@ def overlay(root: Path) -> None:
         # The kernel leaves a directory of mode 0 in the work directory (Documentation/filesystems/overlayfs.rst).
         for left in (Path(directory) / "work").iterdir():
             left.chmod(0o700)
+
+
+def id_mapped_mount(root: Path) -> None:
+    """Make a user namespace, and a mount of `root`'s file system, attached nowhere, with the ids it maps."""
+    ids = IdMaps(((0, 65536, 65536),), ((0, 65536, 65536),))
+    namespace = user_namespace(ids)
+    try:
+        directory = str(_existing(root))
+        tree = clone(directory, recursive=False)
+        try:
+            idmap(tree, namespace, directory)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(namespace)
 
 
 def bridge() -> None:

@@ -27,9 +27,18 @@ def _run(settings: Settings, *arguments: str) -> Result:
 def test_this_host_passes(settings: Settings) -> None:
     found = {check.name: check for check in examine(settings)}
     assert [check for check in found.values() if check.level is Level.FAIL] == []
-    assert {"kernel", "clone3", "seccomp", "overlay", "bridge", "veth", "nftables", "cgroup2", "bounding set"} <= set(
-        found
-    )
+    assert {
+        "kernel",
+        "clone3",
+        "seccomp",
+        "overlay",
+        "user namespaces",
+        "bridge",
+        "veth",
+        "nftables",
+        "cgroup2",
+        "bounding set",
+    } <= set(found)
     assert all(check.remedy for check in found.values() if check.level is not Level.OK)
 
 
@@ -73,6 +82,13 @@ def test_a_failing_trial_is_a_finding_and_no_traceback(settings: Settings, monke
     (found,) = [check for check in examine(settings) if check.name == "overlay"]
     assert found.level is Level.FAIL
     assert "modprobe overlay" in found.remedy
+
+
+def test_a_root_whose_filesystem_maps_no_ids_is_warned_of(settings: Settings) -> None:
+    (found,) = [check for check in examine(settings.replace(root=Path("/proc/sys"))) if check.name == "user namespaces"]
+    assert found.level is Level.WARN
+    assert "'/proc/sys' cannot be mapped" in found.detail
+    assert "ext4" in found.remedy
 
 
 def test_a_host_without_cgroup2_is_told_how_to_get_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
