@@ -53,7 +53,7 @@ class CreateCgroup(Operation):
 
     def execute(self, assembly: Assembly) -> None:
         if self.cgroup.exists() and (self.cgroup.populated() or self.cgroup.frozen()):
-            what = "unexpectedly frozen" if self.cgroup.frozen() else "not empty"
+            what = "unexpectedly frozen" if self.cgroup.frozen() else "is not empty"
             raise Conflict(
                 f"container's cgroup {what}: {self.cgroup}", remedy="give each container a cgroup of its own"
             )

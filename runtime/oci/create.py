@@ -68,6 +68,10 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
         on_failure.call(forget, directory)
         with open(os.path.join(directory, bundle.CONFIG), "wb") as file:
             file.write(data)
+        if "NOTIFY_SOCKET" in os.environ:
+            from runtime.oci import notify
+
+            notify.prepare(config, directory)
         scope = placement.scope_of(config, container_id, invocation.cgroup_manager)
         if scope is not None:
             cgroup: Cgroup | None = scope.cgroup(found)

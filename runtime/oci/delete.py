@@ -92,6 +92,11 @@ def remove_directory(directory: str) -> None:
         names = os.listdir(directory)
     except FileNotFoundError:
         return
+    if "notify" in names:
+        from runtime.oci import notify
+
+        notify.forget(directory)
+        names.remove("notify")
     for name in names:
         try:
             os.unlink(os.path.join(directory, name))

@@ -10,6 +10,7 @@ from kernel.credentials import set_child_subreaper
 from runtime.oci import create
 from runtime.oci.delete import delete
 from runtime.oci.options import Option
+from runtime.oci.start import start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def run(invocation: Invocation) -> int:
         on_failure.call(create.end, container)
         if not detach:
             forward_signals(container.pidfd)
-        container.start()
-        invocation.warn(container)
+        start(container, invocation, aside=not detach)
         if detach:
             os.close(container.pidfd)
             return 0

@@ -1,12 +1,23 @@
-"""What callers of crun ask for beyond the specification: `delete --regex`, and the annotation for groups."""
+"""What callers of runc and crun ask for beyond the specification."""
 
 import json
+import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 OCI = Path(__file__).parents[2] / ".venv/bin/rawpod-oci"
+# The host's Python in a container: busybox can send nothing to a unix socket.
+LIBRARIES = ("/usr", "/lib", "/lib64")
+SAYS_READY = """
+import os, socket
+end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+end.connect(os.environ["NOTIFY_SOCKET"])
+end.send(b"STATUS=nearly\\nMAINPID=1")
+end.send(b"READY=1")
+"""
 
 
 @pytest.fixture
@@ -74,6 +85,24 @@ def test_debug_lines_have_the_form_of_the_log_and_go_on_after_start(oci, config)
 def test_a_terminals_output_has_no_carriage_returns_where_it_is_no_screen(oci, config):
     config["process"] |= {"args": ["busybox", "echo", "line"], "terminal": True}
     assert oci("run", "box") == (0, "line\n")
+
+
+@pytest.mark.parametrize("commands", [[["run"]], [["run", "--detach"]], [["create"], ["start"]]], ids=str)
+def test_a_supervisor_hears_that_a_container_is_ready_and_nothing_else_of_it(oci, config, commands):
+    config["mounts"] += [{"destination": path, "source": path, "options": ["rbind", "ro"]} for path in LIBRARIES]
+    config["process"]["args"] = ["/usr/bin/python3", "-ISc", SAYS_READY]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(b"\0rawpod-test-notify")
+        supervisor.settimeout(10)
+        for command in commands:
+            assert oci(*command, "box", env=os.environ | {"NOTIFY_SOCKET": "@rawpod-test-notify"}) == (0, "")
+        heard = [supervisor.recv(4096), supervisor.recv(4096)]
+        supervisor.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            supervisor.recv(4096)
+    assert heard[0] == b"READY=1"
+    assert heard[1].startswith(b"MAINPID=") and heard[1] != b"MAINPID=1"
+    assert oci("delete", "--force", "box") == (0, "")
 
 
 @pytest.mark.parametrize("expression", ["", "("])
