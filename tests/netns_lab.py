@@ -56,7 +56,7 @@ class Namespace:
         with entered(self.fd):
             return Echo(address, port)
 
-    def ask(self, address: str, port: int, patience: float = 5.0) -> str:
+    def ask(self, address: str, port: int, patience: float = 30.0) -> str:
         """What a server answers to a client inside; OSError where it cannot be reached."""
         with entered(self.fd):
             return ask(address, port, patience)
@@ -94,7 +94,7 @@ class Echo:
         self._socket.close()
 
 
-def ask(address: str, port: int, patience: float = 5.0) -> str:
+def ask(address: str, port: int, patience: float = 30.0) -> str:
     """What a server answers to a client of the calling thread's namespace."""
     with socket.create_connection((address, port), timeout=patience) as connection:
         return connection.recv(64).decode()

@@ -32,7 +32,7 @@ class RunningPod:
         self.directory = settings.pod(uid)
         self.status: Json = {}
         self.connection = control.connect(self.directory)
-        self.connection.settimeout(60)
+        self.connection.settimeout(100)
         self.send({"do": "watch"})
 
     def send(self, message: Json) -> None:

@@ -24,7 +24,7 @@ from runtime.supervisor.resources import BY_KIND
 
 HOME = Path(__file__).parents[2]
 DEPLOYMENTS, PODS = BY_KIND["Deployment"].path("default"), BY_KIND["Pod"].path("default")
-PATIENCE = 30
+PATIENCE = 100
 
 Object = dict[str, Any]
 

@@ -17,7 +17,7 @@ from runtime.settings import Settings
 from tests.linux.test_supervisor_life import PODS, Supervisor, deployment, ready, supervisor
 
 __all__ = ["supervisor"]
-PATIENCE = 30
+PATIENCE = 100
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
