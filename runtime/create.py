@@ -100,7 +100,7 @@ def create(
         assembly = Assembly()
         done = operation.run(steps.parent, assembly)
         on_failure.call(done.undo)
-        own_pipes(stdio, config)
+        own_pipes(stdio, config.linux, process)
         child, channel = _begin(steps, assembly, process, stdio, gate, extras, _is_little(limits))
         on_failure.call(channel.close)
         on_failure.call(_end, child.pidfd)

@@ -37,6 +37,7 @@ from runtime.init import (
     seccomp_filter,
     take_terminal,
 )
+from runtime.ownership import own_pipes
 from runtime.spec_check import check_process
 from runtime.user_namespace import BecomeRoot
 
@@ -80,6 +81,7 @@ def exec_in(
     extras = Extras(relay.make(), available, preserve_fds, linux=linux, filter=filter, keep_groups=keep_groups)
     ours, theirs = Channel.pair()
     try:
+        own_pipes(stdio, linux, process)
         setns(target, CLONE_NEWPID)
         child = _clone(process.exec_cpu_affinity, cgroup_fd)
         if child.pid == 0:

@@ -17,20 +17,19 @@ if TYPE_CHECKING:
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 
-def host_uid(config: spec.Config) -> int | None:
-    """The process's user as the host sees it; None in a user namespace whose maps are not known."""
-    linux, user = config.linux or spec.Linux(), config.process.user if config.process else spec.User()
-    if not any(namespace.type == "user" for namespace in linux.namespaces):
-        return user.uid
+def host_uid(linux: spec.Linux | None, uid: int) -> int | None:
+    """A user of the container as the host sees it; None in a user namespace whose maps are not known."""
+    if linux is None or not any(namespace.type == "user" for namespace in linux.namespaces):
+        return uid
     for row in linux.uid_mappings:
-        if row.container_id <= user.uid < row.container_id + row.size:
-            return row.host_id + user.uid - row.container_id
+        if row.container_id <= uid < row.container_id + row.size:
+            return row.host_id + uid - row.container_id
     return None
 
 
-def own_pipes(stdio: tuple[int, int, int], config: spec.Config) -> None:
+def own_pipes(stdio: tuple[int, int, int], linux: spec.Linux | None, process: spec.Process | None) -> None:
     """Give pipes to the process's user, who may want to open them by name again: /dev/stdout is /proc/self/fd/1."""
-    owner = host_uid(config)
+    owner = host_uid(linux, process.user.uid if process else 0)
     if owner is None:
         return
     for fd in set(stdio):

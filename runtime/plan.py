@@ -131,7 +131,7 @@ def _cgroup(
 ) -> Iterator[Operation]:
     linux = config.linux or spec.Linux()
     yield StartScope(scope, cgroup, limits, hierarchy) if scope else CreateCgroup(cgroup, limits)
-    owner = host_uid(config)
+    owner = host_uid(linux, config.process.user.uid if config.process else 0)
     if owner is not None and wants_cgroup(config):
         yield OwnCgroup(cgroup, owner)
     if linux.resources and linux.resources.devices:

@@ -145,8 +145,9 @@ def test_pipes_belong_to_the_user_of_the_process(users):
         assert ran(users, config) == "again\n"
 
 
-def test_exec_joins_the_user_namespace(users):
-    container = users.create(mapped(users.config("busybox", "sleep", "1000")))
+def joined(users, config, process):
+    """What a process that joins a container of that description printed."""
+    container = users.create(config)
     container.start()
     try:
         record = state.load(users.bundle)
@@ -155,9 +156,8 @@ def test_exec_joins_the_user_namespace(users):
         if child == 0:
             os.close(reader)
             try:
-                script = "id -u; cat /proc/self/uid_map; grep CapBnd /proc/self/status; readlink /proc/self/ns/user"
-                process = spec.Process("/", args=["sh", "-c", script], env=["PATH=/bin"])
-                payload, _ = exec_in(record, users.cgroup.child("box"), process, (0, writer, writer), linux=None)
+                stdio = (0, writer, writer)
+                payload, _ = exec_in(record, users.cgroup.child("box"), process, stdio, linux=config.linux)
                 wait_pidfd(payload.pidfd)
             finally:
                 os._exit(0)
@@ -165,12 +165,25 @@ def test_exec_joins_the_user_namespace(users):
         with os.fdopen(reader) as pipe:
             printed = pipe.read().split()
         os.waitpid(child, 0)
-        namespace = os.readlink(f"/proc/{container.pid}/ns/user")
-        assert printed == ["0", "0", str(FIRST), str(SIZE), "CapBnd:", "0" * 16, namespace]
+        return printed, os.readlink(f"/proc/{container.pid}/ns/user")
     finally:
         container.kill()
         container.wait()
         container.delete()
+
+
+def test_exec_joins_the_user_namespace(users):
+    script = "id -u; cat /proc/self/uid_map; grep CapBnd /proc/self/status; readlink /proc/self/ns/user"
+    process = spec.Process("/", args=["sh", "-c", script], env=["PATH=/bin"])
+    printed, namespace = joined(users, mapped(users.config("busybox", "sleep", "1000")), process)
+    assert printed == ["0", "0", str(FIRST), str(SIZE), "CapBnd:", "0" * 16, namespace]
+
+
+def test_exec_gives_its_pipes_to_the_user_too(users):
+    process = spec.Process("/", args=["sh", "-c", "echo again > /dev/stdout"], env=["PATH=/bin"])
+    process.user = spec.User(1000, 1000)
+    for config in (mapped(users.config("busybox", "sleep", "1000")), users.config("busybox", "sleep", "1000")):
+        assert joined(users, config, process)[0] == ["again"]
 
 
 def test_a_second_container_joins_the_first_ones_namespaces(users):
