@@ -16,7 +16,7 @@ import pytest
 from cgroups.hierarchy import V2_CONTROLLERS, find
 from tests.host import _show_v2_alone, host, probe
 from tests.oci.bundle import Bundle, Fifo
-from tests.oci.known import LEAVES_CGROUPS, reason_for
+from tests.oci.known import LEAVES_CGROUPS, reason_for, rows
 from tests.oci.leaks import Traces
 from tests.oci.runtime import CHECKOUT, Runtime
 
@@ -39,10 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if shutil.which(runtime.argv[0]) is None:
         pytest.exit(f"RUNTIME: no such program: {runtime.argv[0]}", returncode=pytest.ExitCode.USAGE_ERROR)
     version = runtime.version()
+    table = rows(runtime)
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
-        reason = reason_for(runtime, version, item.name, getattr(item, "originalname", item.name))
+        reason = reason_for(table, version, item.name, getattr(item, "originalname", item.name))
         if reason:
             item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
 
