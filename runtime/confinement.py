@@ -111,11 +111,13 @@ def hand_over(message: dict[str, Any], fds: list[int], record: State, pid: int) 
         agent.connect(message["path"])
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
         sent = agent.sendmsg([data], [rights])
-        agent.sendall(data[sent:])
+        if sent < len(data):
+            # Sending nothing would fail where the agent has read all and gone.
+            agent.sendall(data[sent:])
     except OSError as error:
         problem = os.strerror(error.errno).lower() if error.errno else str(error)
         raise ContainerError(
-            f"hand the seccomp listener to {message['path']!r}: {problem}",
+            f"failed to connect with seccomp agent {message['path']!r}: {problem}",
             remedy="the agent of linux.seccomp.listenerPath must listen there, SOCK_STREAM",
         ) from None
     finally:

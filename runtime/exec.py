@@ -91,6 +91,8 @@ def exec_in(
         try:
             return child, _started(ours, record, child.pid)
         except BaseException:
+            # It may wait for an answer, which the end of the channel is.
+            ours.close()
             # Not to be left as a zombie: the container's own end would wait for it (pid_namespaces(7)).
             wait_pidfd(child.pidfd)
             os.close(child.pidfd)

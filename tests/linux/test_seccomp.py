@@ -285,7 +285,9 @@ def test_without_an_agent_a_container_that_needs_one_does_not_start(box, tmp_pat
     config = notifying(box, tmp_path / "nobody.sock", "sh", "-c", "echo ran")
     with output() as (write, read):
         container = box.create(config, (0, write, write))
-        with pytest.raises(ContainerError, match=r"hand the seccomp listener to '.*nobody\.sock': no such file"):
+        with pytest.raises(
+            ContainerError, match=r"failed to connect with seccomp agent '.*nobody\.sock': no such file"
+        ):
             container.start()
         assert container.wait().code == 125
         container.delete()

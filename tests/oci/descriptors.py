@@ -51,6 +51,10 @@ class Receiver:
         """Whether another connection waits."""
         return bool(select.select([self._listener], [], [], 0)[0])
 
+    def hang_up(self) -> None:
+        """Listen no longer."""
+        self._listener.close()
+
     def close(self) -> None:
         self._listener.close()
         for fd in self._fds:

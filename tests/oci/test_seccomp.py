@@ -240,6 +240,15 @@ def test_an_agent_that_cannot_be_reached_is_an_error(box):
     box.refused_at_last()
 
 
+def test_an_agent_that_has_gone_is_an_error_for_exec(box, agent):
+    """The same for a process that joins the container."""
+    # Fails, by never ending, when exec waits for the process, which waits for exec, before it hangs up.
+    box.running("sleep", "1000")
+    agent.receive()
+    agent.hang_up()
+    assert box.exec("true").failed().err.strip()
+
+
 def test_the_path_of_the_agent_is_ignored_without_notify(box):
     """Seccomp: "If the `SCMP_ACT_NOTIFY` action is not used this value is ignored"."""
     profile(box, rule(), listenerPath="/no/such/socket").run("sh", "-c", TRY).failed()
