@@ -62,11 +62,11 @@ REFUSED = {
     "notify without a listener": (rule(action="SCMP_ACT_NOTIFY"), r"listenerPath: '' is no path"),
     "notify on write": (
         rule(names=["write"], action="SCMP_ACT_NOTIFY") | {"listenerPath": "/x"},
-        r"names\[0\]: SCMP_ACT_NOTIFY on 'write'",
+        r"names\[0\]: SCMP_ACT_NOTIFY cannot be used for the write syscall",
     ),
     "notify on sendmsg": (
         rule(names=["read", "sendmsg"], action="SCMP_ACT_NOTIFY") | {"listenerPath": "/x"},
-        r"names\[1\]: SCMP_ACT_NOTIFY on 'sendmsg'",
+        r"names\[1\]: SCMP_ACT_NOTIFY cannot be used for the sendmsg syscall",
     ),
 }
 
