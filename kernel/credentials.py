@@ -90,10 +90,15 @@ def bounding_set() -> int:
 
 
 def drop_bounding(keep: int, present: int) -> None:
-    """Drop from the bounding set what is in `present` and not in `keep`."""
+    """Drop from the bounding set what is in `present` and not in `keep`; beyond the kernel's last there is nothing."""
     for number in range(64):
         if present >> number & 1 and not keep >> number & 1:
-            _prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+            try:
+                _prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+            except SystemCallError as error:
+                if error.errno != _EINVAL:
+                    raise
+                return
 
 
 def clear_ambient() -> None:

@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime import spec
 
-ALL = (1 << len(CAPABILITIES)) - 1
-"""What the first process of a new user namespace has."""
+ALL = 2**64 - 1
+"""What the first process of a new user namespace has: also capabilities that are newer than this list."""
 
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 

@@ -289,7 +289,7 @@ def test_an_apparmor_profile_is_applied(box):
     # "unconfined" is a profile that every AppArmor has; another one would have to be loaded into the host's kernel.
     printed = box.shell("cat /proc/self/attr/current", apparmor_profile="unconfined")
     assert printed.split()[0] == "unconfined"
-    with pytest.raises(ContainerError, match="AppArmor profile 'rawpod-no-such'"):
+    with pytest.raises(HostError, match="AppArmor profile 'rawpod-no-such'"):
         box.run(box.config("sh", apparmor_profile="rawpod-no-such"))
 
 
