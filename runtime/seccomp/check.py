@@ -49,7 +49,8 @@ def _group(place: str, group: spec.SeccompSyscall) -> Iterator[str]:
         if not name:
             yield f"{place}.names[{index}]: empty (a system call's name)"
         elif group.action == _NOTIFY and name in _NOT_NOTIFIED:
-            yield f"{place}.names[{index}]: {_NOTIFY} cannot be used for the {name} syscall, which is needed to hand the listener on"
+            refused = f"{_NOTIFY} cannot be used for the {name} syscall"
+            yield f"{place}.names[{index}]: {refused}, which is needed to hand the listener on"
     yield from _action(place, "action", group.action, "errnoRet", group.errno_ret)
     for index, arg in enumerate(group.args):
         here = f"{place}.args[{index}]"
