@@ -13,6 +13,7 @@ from cgroups.cgroup import Cgroup
 from kernel.errors import ContainerError
 from runtime import spec
 from tests.boxes import Box
+from tests.linux.test_oci_events import reap_orphans
 
 KIB = 1024
 RUNTIME = Path(sys.executable).with_name("rawpod-oci")
@@ -70,3 +71,4 @@ def test_a_payload_that_runs_out_of_memory_is_an_event(box: Box, tmp_path: Path)
             assert events.wait(30) == 0
     finally:
         subprocess.run([*command, "delete", "--force", "box"], check=True, **quiet)  # type: ignore[call-overload]
+        reap_orphans()
