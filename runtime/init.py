@@ -193,6 +193,11 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
     if process.no_new_privileges:
         credentials.set_no_new_privs()
     if extras.hooks and extras.subject is not None:
+        if confine is not None:
+            # They are programs of the container's: what it is not allowed to call, neither are they.
+            stage.doing = "load the seccomp filter"
+            confine()
+            confine = None
         stage.doing = "run hooks"
         run_start_hooks(extras.hooks, extras.subject, environment)
     stage.doing = "execute"

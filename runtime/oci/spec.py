@@ -28,7 +28,10 @@ def run(invocation: Invocation) -> int:
     """Write config.json; an existing one is never overwritten."""
     invocation.no_more_words(0)
     path = os.path.join(invocation.parsed.text("--bundle", "."), bundle.CONFIG)
-    text = _pretty(spec_codec.plain(config(rootless=invocation.parsed.flag("--rootless"))))
+    described = spec_codec.plain(config(rootless=invocation.parsed.flag("--rootless")))
+    # What is default is left out otherwise; scripts look for these to change them.
+    described["process"] = {"user": {"uid": 0, "gid": 0}} | described["process"]
+    text = _pretty(described)
     try:
         with open(path, "x") as file:
             file.write(text + "\n")

@@ -183,6 +183,7 @@ def test_spec_writes_a_configuration_that_runs(box):
         ["sh"],
         True,
     )
+    assert (config["process"]["user"]["uid"], config["process"]["user"]["gid"]) == (0, 0)
     config["process"] |= {"terminal": False, "args": ["echo", "ran"]}
     config["process"].pop("rlimits", None)
     if "cgroupsPath" in box.linux:

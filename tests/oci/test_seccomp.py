@@ -249,6 +249,17 @@ def test_an_agent_that_has_gone_is_an_error_for_exec(box, agent):
     assert box.exec("true").failed().err.strip()
 
 
+def test_start_container_hooks_are_filtered_as_the_process_is(box):
+    """StartContainer hooks "are executed in the container namespace": they are programs of the container's own."""
+    # Fails when the filter is loaded after the hooks.
+    profile(box, rule())
+    box.config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", TRY], "env": ["PATH=/bin"]}]}
+    box.created("true")
+    box.start()
+    box.wait()
+    assert not (box.rootfs / "tmp/made").exists()
+
+
 def test_the_path_of_the_agent_is_ignored_without_notify(box):
     """Seccomp: "If the `SCMP_ACT_NOTIFY` action is not used this value is ignored"."""
     profile(box, rule(), listenerPath="/no/such/socket").run("sh", "-c", TRY).failed()
