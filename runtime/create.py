@@ -10,16 +10,18 @@ from kernel.cleanup import OnFailure
 from kernel.errors import Conflict, ContainerError, RawpodError, SystemCallError
 from kernel.operation import Assembly
 from kernel.pidfd import pidfd_send_signal, process_start_time, wait_pidfd
-from runtime import capabilities, host_checks, plan, plan_process, spec, spec_codec, state
+from runtime import capabilities, plan, plan_process, spec, spec_codec, state
 from runtime.attributes import session_keyring
 from runtime.channel import Channel, Gate, error_from
+from runtime.checks.config import check
+from runtime.checks.host import check as check_host
+from runtime.checks.mounts import mount_warnings
 from runtime.cloning import clone, clone_apart
 from runtime.container import Container, out_of_memory
 from runtime.ids import check_id
 from runtime.init import Extras, assemble_and_become, host_bounding_set, keeps_groups, seccomp_filter
 from runtime.limits import settable_limits, unlimited
 from runtime.ownership import own_pipes
-from runtime.spec_check_mounts import mount_warnings
 from runtime.state import State, Status
 
 TYPE_CHECKING = False
@@ -67,8 +69,8 @@ def create(
     caller's session keyring. The caller's descriptors 3 to 2 + `preserve_fds` go to the payload.
     """
     check_id(container_id)
-    spec.check(config)
-    host_checks.check(config)
+    check(config)
+    check_host(config)
     # Without one the container can be created and not started (config.md, "Process").
     process = config.process or spec.Process(args=[], cwd="/")
     if cgroup is None:

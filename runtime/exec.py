@@ -27,6 +27,7 @@ from runtime import labels, spec, state
 from runtime.attributes import JoinSessionKeyring, ResetAffinity, SetAffinity, from_process
 from runtime.capabilities import ALL
 from runtime.channel import Channel, error_from
+from runtime.checks.config import check_process
 from runtime.init import (
     Extras,
     Stage,
@@ -38,7 +39,6 @@ from runtime.init import (
     take_terminal,
 )
 from runtime.ownership import own_pipes
-from runtime.spec_check import check_process
 from runtime.user_namespace import BecomeRoot
 
 TYPE_CHECKING = False

@@ -109,12 +109,12 @@ def update_cgroup(cgroup: Cgroup, resources: Resources, scope: str = "") -> None
     cgroup, if systemd made it.
     """
     from cgroups.update import current_limit, update
-    from runtime import spec_resources_check
+    from runtime.checks import resources as resources_check
 
     held = current_limit(cgroup, "memory.max")
-    if malformed := list(spec_resources_check.faults(resources, held)):
+    if malformed := list(resources_check.faults(resources, held)):
         raise BadInput("; ".join(malformed), remedy="see the OCI runtime specification, config-linux.md")
-    if missing := spec_resources_check.unsupported(resources):
+    if missing := resources_check.unsupported(resources):
         raise NotSupported(", ".join(missing), remedy="cgroup v2 has nothing like it")
     limits = limits_of(resources, held)
     update(cgroup, limits)

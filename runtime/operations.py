@@ -11,7 +11,7 @@ from kernel.mounts import PROC_SUPER_MAGIC, statfs_type
 from kernel.operation import Operation
 from kernel.paths import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root, openat2
 from netns.loopback import raise_loopback
-from runtime.check_sysctl import components
+from runtime.checks.sysctl import components
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

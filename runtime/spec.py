@@ -1,6 +1,6 @@
 """The container description: OCI runtime-spec 1.2 as types.
 
-Every part of `config.json` for Linux has its type here, also the parts that rawpod does not execute yet: `unsupported`
+Every part of `config.json` for Linux has its type here, also the parts that rawpod does not execute: `runtime.checks`
 names those when they are present, so that nothing a user asked for is dropped in silence. Unknown properties are
 ignored, as the specification's section on extensibility demands. Other platforms' sections are plain mappings.
 
@@ -73,10 +73,8 @@ __all__ = [
     "TimeOffset",
     "User",
     "WeightDevice",
-    "check",
     "dump",
     "load",
-    "unsupported",
 ]
 
 
@@ -361,17 +359,3 @@ def load(data: bytes) -> Config:
 def dump(config: Config) -> bytes:
     """Encode as `config.json`, properties at their default left out."""
     return spec_codec.dumps(config)
-
-
-def unsupported(config: Config) -> list[str]:
-    """The JSON paths of all parts present that rawpod does not execute."""
-    from runtime import spec_check
-
-    return spec_check.unsupported(config)
-
-
-def check(config: Config) -> None:
-    """Refuse what is malformed (BadInput) and what rawpod does not execute (NotSupported, naming each part)."""
-    from runtime import spec_check
-
-    spec_check.check(config)

@@ -7,12 +7,12 @@ import os
 from kernel.errors import BadInput, Conflict, NotFound
 from kernel.pidfd import wait_pidfd
 from runtime import spec, spec_codec, state
+from runtime.checks.config import check_process
 from runtime.exec import exec_in
 from runtime.oci import bundle, create
 from runtime.oci.options import Option, integer
 from runtime.oci.run import forward_signals
 from runtime.oci.state import current
-from runtime.spec_check import check_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from kernel.names import CAPABILITIES
 from netns.netlink import attribute
 from runtime import exec as runtime_exec
 from runtime import spec, state
+from runtime.checks.config import check_process
 from runtime.oci.exec import _change_user
 from runtime.oci.options import Parsed
-from runtime.spec_check import check_process
 from tests.boxes import output
 from tests.linux.test_process import joined, running
 

@@ -8,6 +8,7 @@ import pytest
 
 from kernel.errors import BadInput
 from runtime import spec
+from runtime.checks.config import check
 from runtime.pod import environment, manifest, objects
 from runtime.pod.compile import DEFAULT_CAPABILITIES, ImageView, Surroundings, compile_container, pod_hostname
 from runtime.pod.quantities import memory_bytes
@@ -62,7 +63,7 @@ def compiled(pod: objects.Pod, image: ImageView = IMAGE, surroundings: Surroundi
 
 def spec_accepts(config: spec.Config) -> None:
     """Whatever is compiled is well formed and asks for nothing that is not executed."""
-    spec.check(config)
+    check(config)
     assert spec.load(spec.dump(config)) == config
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from kernel.errors import BadInput
 from runtime import spec
+from runtime.checks.config import check
 from runtime.seccomp.check import faults
 from runtime.seccomp.default import default_profile
 
@@ -74,7 +75,7 @@ REFUSED = {
 @pytest.mark.parametrize(("seccomp", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_faulty_profile_is_refused_by_name(seccomp, message):
     with pytest.raises(BadInput, match=message):
-        spec.check(loaded(seccomp))
+        check(loaded(seccomp))
 
 
 ACCEPTED = {
@@ -91,7 +92,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("seccomp", ACCEPTED.values(), ids=ACCEPTED)
 def test_a_right_profile_is_accepted(seccomp):
-    spec.check(loaded(seccomp))
+    check(loaded(seccomp))
 
 
 def test_the_default_profile_has_no_faults():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kernel.errors import BadInput, NotSupported
 from runtime import spec, state
+from runtime.checks.config import check, unsupported
 from runtime.ids import check_id
 
 MINIMAL: dict[str, Any] = {
@@ -34,8 +35,8 @@ def config(changes: dict[str, Any] | None = None) -> spec.Config:
 
 
 def test_a_minimal_config_is_accepted_and_survives_a_round_trip() -> None:
-    assert spec.unsupported(config()) == []
-    spec.check(config())
+    assert unsupported(config()) == []
+    check(config())
     assert spec.load(spec.dump(config())) == config()
 
 
@@ -61,9 +62,9 @@ def test_names_that_are_not_plain_camel_case_are_written_as_the_specification_sp
     ],
 )
 def test_what_is_not_executed_is_refused_by_its_json_path(path: str, value: object, named: str) -> None:
-    assert spec.unsupported(config({path: value})) == [named]
+    assert unsupported(config({path: value})) == [named]
     with pytest.raises(NotSupported, match="not supported by rawpod yet") as caught:
-        spec.check(config({path: value}))
+        check(config({path: value}))
     assert named in str(caught.value)
 
 
@@ -73,7 +74,7 @@ def test_the_default_devices_and_throttles_are_executed() -> None:
         "linux.devices": [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}],
         "linux.resources.blockIO": {"throttleWriteBpsDevice": throttle},
     }
-    assert spec.unsupported(config(changes)) == []
+    assert unsupported(config(changes)) == []
 
 
 @pytest.mark.parametrize(
@@ -106,19 +107,19 @@ def test_the_default_devices_and_throttles_are_executed() -> None:
 )
 def test_what_is_malformed_is_named(path: str, value: object, said: str) -> None:
     with pytest.raises(BadInput) as caught:
-        spec.check(config({path: value}))
+        check(config({path: value}))
     assert said in str(caught.value)
 
 
 def test_all_malformed_parts_are_named_at_once() -> None:
     with pytest.raises(BadInput) as caught:
-        spec.check(config({"process.cwd": "x", "process.args": [], "ociVersion": "x"}))
+        check(config({"process.cwd": "x", "process.args": [], "ociVersion": "x"}))
     assert all(name in str(caught.value) for name in ("process.cwd", "process.args", "ociVersion"))
 
 
 def test_a_faulty_variable_is_not_shown() -> None:
     with pytest.raises(BadInput) as caught:
-        spec.check(config({"process.env": ["hunter2"]}))
+        check(config({"process.env": ["hunter2"]}))
     assert "hunter2" not in str(caught.value)
 
 
@@ -132,7 +133,7 @@ def test_an_overlay_on_the_root_takes_the_place_of_root_path() -> None:
             "options": ["lowerdir=/a", "upperdir=/u", "workdir=/w"],
         }
     ]
-    spec.check(spec.load(json.dumps(tree).encode()))
+    check(spec.load(json.dumps(tree).encode()))
 
 
 @settings(deadline=None)

@@ -7,6 +7,7 @@ import pytest
 
 from kernel.errors import BadInput
 from runtime import spec
+from runtime.checks.config import check
 
 ROOT = [{"containerID": 0, "hostID": 65536, "size": 65536}]
 NAMESPACES: list[dict[str, Any]] = [{"type": "mount"}]
@@ -45,7 +46,7 @@ USER = [*NAMESPACES, {"type": "user"}]
     ],
 )
 def test_what_is_executed(accepted: dict[str, Any]) -> None:
-    spec.check(config(**accepted))
+    check(config(**accepted))
 
 
 @pytest.mark.parametrize(
@@ -82,5 +83,5 @@ def test_what_is_executed(accepted: dict[str, Any]) -> None:
 )
 def test_what_is_malformed_is_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput) as caught:
-        spec.check(config(**changes))
+        check(config(**changes))
     assert said in str(caught.value)

@@ -7,11 +7,12 @@ something rawpod does not do yet (`unsupported`)? Both give JSON paths, so that 
 from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
-from runtime import spec, spec_resources_check
-from runtime.check_process import hook_faults, linux_faults, process_faults
-from runtime.check_sysctl import sysctl_faults
+from runtime import spec
+from runtime.checks import resources as resources_check
+from runtime.checks.mounts import NAMESPACES, device_faults, mount_faults, time_faults, user_faults
+from runtime.checks.process import hook_faults, linux_faults, process_faults
+from runtime.checks.sysctl import sysctl_faults
 from runtime.ids import ALPHANUMERIC
-from runtime.spec_check_mounts import NAMESPACES, device_faults, mount_faults, time_faults, user_faults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def unsupported(config: spec.Config) -> list[str]:
     """The JSON paths of all parts present that rawpod does not execute, in the order of the document."""
     paths = [name for name in ("solaris", "windows", "vm", "zos") if getattr(config, name) is not None]
     if config.linux is not None and config.linux.resources is not None:
-        paths += spec_resources_check.unsupported(config.linux.resources)
+        paths += resources_check.unsupported(config.linux.resources)
     return paths
 
 
@@ -118,7 +119,7 @@ def _linux_faults(config: spec.Config, linux: spec.Linux) -> Iterator[str]:
 
         yield from seccomp_faults(linux.seccomp)
     if linux.resources:
-        yield from spec_resources_check.faults(linux.resources)
+        yield from resources_check.faults(linux.resources)
 
 
 def _absolute(place: str, path: str) -> Iterator[str]:

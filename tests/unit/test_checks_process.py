@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput
-from runtime import spec
-from runtime.check_sysctl import components, sysctl_faults
+from runtime.checks.config import check
+from runtime.checks.sysctl import components, sysctl_faults
 from tests.unit.test_spec import config
 
 
@@ -64,7 +64,7 @@ from tests.unit.test_spec import config
 def test_what_is_malformed_is_named(path: str, value: object, said: str) -> None:
     changes = {path: value, "process.terminal": True} if path == "process.consoleSize" else {path: value}
     with pytest.raises(BadInput) as caught:
-        spec.check(config(changes))
+        check(config(changes))
     assert said in str(caught.value)
 
 
@@ -83,7 +83,7 @@ def test_what_is_malformed_is_named(path: str, value: object, said: str) -> None
     ],
 )
 def test_what_is_well_formed_or_not_for_linux_is_taken(path: str, value: object) -> None:
-    spec.check(config({path: value}))
+    check(config({path: value}))
 
 
 def test_sysctls_go_with_the_namespaces_that_they_belong_to() -> None:

@@ -12,7 +12,8 @@ from cgroups.cgroup import Cgroup
 from cgroups.controllers import IoMax, IoWeight, Limits, RdmaMax
 from cgroups.device_rules import OCI, Rule
 from kernel.errors import BadInput, NotSupported
-from runtime import spec, spec_resources_check
+from runtime import spec
+from runtime.checks import resources as resources_check
 from runtime.limits import add_default_devices, device_rules, limits_of, update_cgroup
 
 MIB = 1 << 20
@@ -47,7 +48,7 @@ def resources(text: dict[str, Any]) -> spec.Resources:
     ],
 )
 def test_what_cgroup_v2_cannot_do_is_refused_by_its_path(asked: dict[str, Any], named: str) -> None:
-    assert spec_resources_check.unsupported(resources(asked)) == [f"linux.resources.{named}"]
+    assert resources_check.unsupported(resources(asked)) == [f"linux.resources.{named}"]
 
 
 def test_what_cgroup_v2_does_anyway_is_taken() -> None:
@@ -57,7 +58,7 @@ def test_what_cgroup_v2_does_anyway_is_taken() -> None:
         "blockIO": {"leafWeight": 0},
         "network": {},
     }
-    assert spec_resources_check.unsupported(resources(asked)) == []
+    assert resources_check.unsupported(resources(asked)) == []
     assert limits_of(resources(asked)) == Limits()
 
 
@@ -99,7 +100,7 @@ def test_what_cgroup_v2_does_anyway_is_taken() -> None:
     ],
 )
 def test_what_is_malformed_is_named_by_its_path(asked: dict[str, Any], said: str) -> None:
-    (fault,) = spec_resources_check.faults(resources(asked))
+    (fault,) = resources_check.faults(resources(asked))
     assert fault.startswith("linux.resources.")
     assert said in fault
 
@@ -115,7 +116,7 @@ def test_the_specifications_own_examples_are_well_formed() -> None:
         "unified": {"io.max": "259:0 rbps=2097152 wiops=120\n253:0 rbps=2097152", "hugetlb.1GB.max": "1073741824"},
         "devices": [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 10, "access": "rw"}],
     }
-    assert list(spec_resources_check.faults(resources(asked))) == []
+    assert list(resources_check.faults(resources(asked))) == []
 
 
 @pytest.mark.parametrize(
