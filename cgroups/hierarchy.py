@@ -91,7 +91,7 @@ def find(proc: str = "/proc") -> Hierarchy:
     mounts = [row for row in rows if row.filesystem == "cgroup2" and _visible(row)]
     if not mounts:
         raise HostError("no cgroup2 file system is mounted", remedy=_MOUNT_REMEDY)
-    row = next((row for row in mounts if _shows(row, membership.unified)), None)
+    row = next((row for row in mounts if _shows(row, membership.unified) and not _covered(row, mounts)), None)
     if row is None:
         raise HostError(
             f'the cgroup2 mount at "{mounts[0].mount_point}" does not show our cgroup "{membership.unified}"',
@@ -139,6 +139,19 @@ def _visible(row: MountRow) -> bool:
     except OSError:
         return False
     return (os.major(status.st_dev), os.minor(status.st_dev)) == row.device
+
+
+def _covered(row: MountRow, mounts: list[MountRow]) -> bool:
+    """Whether a mount of the same hierarchy lies over this one, and has a cgroup of its mount point's name.
+
+    Both would show the same cgroup, and so the same inode, if each were where its row says.
+    """
+    return any(
+        (other.device, other.root) == (row.device, row.root)
+        and row.mount_point.startswith(f"{other.mount_point}/")
+        and os.stat(row.mount_point).st_ino != os.stat(other.mount_point).st_ino
+        for other in mounts
+    )
 
 
 def _shows(row: MountRow, cgroup: str) -> bool:

@@ -16,7 +16,7 @@ KILLS = int(os.environ.get("RAWPOD_KILLS", "40"))
 
 
 @pytest.fixture
-def oci(box, v2_layout, settings, tmp_path):
+def oci(v2_layout, box, settings, tmp_path):
     """The words that begin a call of rawpod-oci, in a bundle whose cgroup is the test's own."""
     config = {
         "ociVersion": "1.2.0",
@@ -40,7 +40,7 @@ def call(oci, box, *arguments):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", [("create",), ("run", "-d")], ids=" ".join)
-def test_a_killed_creation_is_taken_back_by_delete(oci, box, v2_layout, settings, tmp_path, command):
+def test_a_killed_creation_is_taken_back_by_delete(oci, v2_layout, box, settings, tmp_path, command):
     # Fails when the state is first written after clone3: then nobody knows the cgroup, or the process in it.
     seed = random.randrange(2**32)
     print("seed", seed)

@@ -10,7 +10,7 @@ OCI = Path(__file__).parents[2] / ".venv/bin/rawpod-oci"
 
 
 @pytest.fixture
-def running(box, v2_layout, tmp_path):
+def running(v2_layout, box, tmp_path):
     """Runs rawpod-oci; a container "box" is there that sleeps."""
 
     def oci(*arguments):

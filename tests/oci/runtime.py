@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shlex
 import subprocess
 import tempfile
@@ -88,7 +89,7 @@ class Runtime:
             into.write(stdin or "")
             into.seek(0)
             with open(output or os.devnull, "a") as named:
-                ended = subprocess.run(
+                started = subprocess.Popen(
                     argv,
                     stdin=into,
                     stdout=named if output else out,
@@ -96,11 +97,22 @@ class Runtime:
                     cwd=cwd,
                     pass_fds=pass_fds,
                     env={"PATH": os.environ["PATH"], **(env or {})},
-                    timeout=_TIMEOUT_SECONDS,
-                    check=False,
                     **process,
                 )
+            code = _ended(started)
             out.seek(0)
             err.seek(0)
             printed = out.read() if output is None else ""
-            return Result(shlex.join(argv), ended.returncode, printed, err.read())
+            return Result(shlex.join(argv), code, printed, err.read())
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """The exit status, once it has come; the wait of subprocess looks every 50 ms if it is given a limit."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        if not select.select([pidfd], [], [], _TIMEOUT_SECONDS)[0]:
+            process.kill()
+            raise AssertionError(f"{shlex.join(map(str, process.args))} did not end in {_TIMEOUT_SECONDS} s")
+    finally:
+        os.close(pidfd)
+    return process.wait()

@@ -116,6 +116,13 @@ def test_of_several_mounts_the_one_that_shows_our_cgroup_is_taken(host: Host) ->
     assert host.find("0::/x\n").mount == f"{host.cgroup}/whole"
 
 
+def test_a_mount_that_another_one_covers_is_not_taken_for_a_cgroup_of_its_name(host: Host) -> None:
+    host.mount("unified")
+    host.mount("")
+    host.make("")
+    assert host.find("0::/\n").mount == str(host.cgroup)
+
+
 def test_a_mount_from_above_the_cgroup_namespace_is_refused(host: Host) -> None:
     host.mount("", root="/../..")
     host.make("")
