@@ -80,7 +80,7 @@ class Bind(Operation):
             change(tree, self)
             make = target_directory if is_directory(tree) else target_file
             target = make(assembly.root, self.destination)
-            check_not_in_proc(target, self.destination)
+            check_not_in_proc(assembly.root, target, self.destination)
             if normal(self.destination) == "/proc" and statfs_type(tree) != PROC_SUPER_MAGIC:
                 raise ContainerError(f"{self.source!r} is not a procfs: it cannot stand in for /proc")
             if is_directory(target) and not is_directory(tree):

@@ -67,7 +67,7 @@ class Filesystem(Operation):
         target = self.target(assembly.root)
         mount = -1
         try:
-            check_not_in_proc(target, self.destination)
+            check_not_in_proc(assembly.root, target, self.destination)
             mount = self.make(target, existed)
             self.fill(mount, target)
             attach(mount, target)
@@ -113,7 +113,7 @@ class OtherFilesystem(Filesystem):
             return super().mount(assembly)
         target = self.target(assembly.root)
         try:
-            check_not_in_proc(target, self.destination)
+            check_not_in_proc(assembly.root, target, self.destination)
             # By descriptor all the same: the path names nothing but that. What the two kinds of flags have in common
             # are the lowest four.
             path, flags = f"/proc/self/fd/{target}", self.attributes & _COMMON_FLAGS

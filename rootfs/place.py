@@ -131,13 +131,26 @@ _REPLACED_IN_PROC = frozenset(
 )
 
 
-def check_not_in_proc(target: int, destination: str) -> None:
-    """Refuse a mount over what a procfs holds: what is read and written there later has to be the kernel's.
+def check_not_in_proc(root: int, target: int, destination: str) -> None:
+    """Refuse a mount over what the container's /proc holds: what is read and written there has to be the kernel's.
 
     `destination` is only what it is called; where it leads is known by the descriptor, whatever links there are.
+    Another procfs, as the host's on /host/proc, is nobody's word here.
     """
     path = normal(destination)
-    if path != "/proc" and path not in _REPLACED_IN_PROC and statfs_type(target) == PROC_SUPER_MAGIC:
+    if path == "/proc" or path in _REPLACED_IN_PROC or statfs_type(target) != PROC_SUPER_MAGIC:
+        return
+    try:
+        proc = open_in_root(root, "/proc", os.O_PATH)
+    except SystemCallError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return
+    try:
+        same = os.fstat(proc).st_dev == os.fstat(target).st_dev
+    finally:
+        os.close(proc)
+    if same:
         raise ContainerError(f"mount destination {destination!r} is in /proc, where nothing else is mounted")
 
 

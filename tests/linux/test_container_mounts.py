@@ -125,6 +125,13 @@ def test_what_lxcfs_stands_in_for_may_be_bound_in_proc(box, tmp_path):
     assert ran(box, with_mounts(box.config("sh", "-c", "cat /proc/uptime"), bind)) == "1.00 1.00\n"
 
 
+def test_in_another_proc_than_its_own_anything_is_mounted(box):
+    """As monitoring agents do with the host's on /host/proc."""
+    config = box.config("sh", "-c", "test -e /host/proc/1/root || echo covered")
+    mounts = [spec.Mount("/host/proc", "bind", "/proc", ["rbind", "ro"]), spec.Mount("/host/proc/1", "tmpfs")]
+    assert ran(box, with_mounts(config, *mounts)) == "covered\n"
+
+
 def test_a_cgroup_mount_is_as_writable_as_asked_for(box):
     for option, expected in (("ro", "read-only\n"), ("rw", "writable\n")):
         config = box.config("sh", "-c", "mkdir /sys/fs/cgroup/x 2>/dev/null && echo writable || echo read-only")
