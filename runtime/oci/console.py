@@ -34,8 +34,6 @@ def relay(master: int, pidfd: int) -> None:
     from runtime.pod.streams import InputPump, OutputPump, Sink
     from runtime.pod.terminal import copy_size, raw_mode
 
-    if not os.isatty(1):
-        keep_line_ends(master)
     loop = Loop()
     sink = Sink(loop, 1)
     output = OutputPump(loop, master, _nowhere, sink, _nothing)
@@ -53,9 +51,11 @@ def relay(master: int, pidfd: int) -> None:
 
 
 def keep_line_ends(terminal: int) -> None:
-    """Let "\\n" out as it is: a carriage return is for the terminal's screen, not for a file or a pipe (termios(3))."""
+    """Let "\\n" out as it is where our output is no screen, which a carriage return is for (termios(3))."""
     import termios
 
+    if os.isatty(1):
+        return
     mode = termios.tcgetattr(terminal)
     mode[1] &= ~termios.ONLCR
     termios.tcsetattr(terminal, termios.TCSANOW, mode)

@@ -79,8 +79,9 @@ def run(invocation: Invocation) -> int:
         return 0
     forward_signals(child.pidfd)
     if console is not None:
-        from runtime.oci.console import relay
+        from runtime.oci.console import keep_line_ends, relay
 
+        keep_line_ends(console)
         relay(console, child.pidfd)
     return wait_pidfd(child.pidfd).shell
 

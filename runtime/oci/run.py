@@ -45,6 +45,10 @@ def run(invocation: Invocation) -> int:
         on_failure.call(create.end, container)
         if not detach:
             forward_signals(container.pidfd)
+        if container.console_fd is not None:
+            from runtime.oci.console import keep_line_ends
+
+            keep_line_ends(container.console_fd)
         start(container, invocation, aside=not detach)
         if detach:
             os.close(container.pidfd)
