@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SIGKILL = 9
 _OUTPUT_MAX = 16 * 1024
 _PIPE_SIZE = 64 * 1024
+_POLL_MAX = 3600.0
 
 
 class Subject(Record):
@@ -195,8 +196,8 @@ def _converse(
     poll.register(output, select.POLLIN)
     poll.register(stdin, select.POLLOUT)
     while True:
-        ready = dict(poll.poll(None if deadline is None else max(0.0, deadline - monotonic()) * 1000))
-        if not ready:
+        ready = dict(poll.poll(None if deadline is None else min(max(0.0, deadline - monotonic()), _POLL_MAX) * 1000))
+        if deadline is not None and not ready and monotonic() >= deadline:
             in_time, deadline = False, None
             _kill_group(pid)
         if output in ready and not _collect(output, printed):

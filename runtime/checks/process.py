@@ -126,11 +126,13 @@ def hook_faults(hooks: spec.Hooks) -> Iterator[str]:
             place = f"hooks.{kind}[{index}]"
             if not hook.path.startswith("/") or "\0" in hook.path:
                 yield f"{place}.path: {hook.path!r} is not an absolute path"
+            if hook.args and not hook.args[0]:
+                yield f"{place}.args[0]: empty (the program's name)"
             if any("\0" in text for text in hook.args):
                 yield f"{place}.args: contains a NUL byte"
             yield from environment_faults(f"{place}.env", hook.env or [])
-            if hook.timeout is not None and hook.timeout <= 0:
-                yield f"{place}.timeout: {hook.timeout} is not greater than zero"
+            if hook.timeout is not None and not 0 < hook.timeout < 2**63:
+                yield f"{place}.timeout: {hook.timeout} is not greater than zero, or out of range (seconds)"
 
 
 def linux_faults(linux: spec.Linux) -> Iterator[str]:

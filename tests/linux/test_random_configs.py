@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernel.errors import RawpodError
+from kernel.names import MEMORY_POLICIES, MEMORY_POLICY_FLAGS, POLICIES, RLIMITS, SCHED_FLAGS
 from runtime import spec
 from runtime.create import create
 
@@ -36,7 +37,7 @@ numbers = st.sampled_from([0, 1, -1, 2, 5, 100, 1000, 65534, 2**31, 2**32 - 1, 2
 words = st.sampled_from(
     ["", "x", "/", "/bin", "/tmp/new", "..", "/../etc", "a\0b", "ü", "/proc/self/fd", "/bin/busybox"]
 )
-anything = st.none() | st.booleans() | numbers | words | st.lists(words, max_size=2) | st.just({})
+anything = st.none() | st.booleans() | numbers | words | st.lists(words, max_size=2) | st.builds(dict)
 capabilities = st.lists(st.sampled_from(["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_RAW", "CAP_NOPE", "chown"]), max_size=3)
 OPTIONS = (
     "ro rw nosuid suid nodev noexec rro rnosuid bind rbind private rshared rslave unbindable remount noatime relatime "
@@ -85,7 +86,16 @@ seccomp = st.fixed_dictionaries(
     },
 )
 ids = st.lists(st.fixed_dictionaries({"containerID": numbers, "hostID": numbers, "size": numbers}), max_size=2)
-hook = st.fixed_dictionaries({"path": st.sampled_from(["/bin/true", "/bin/false", "/nowhere", "true"])})
+hook = st.fixed_dictionaries(
+    {"path": st.sampled_from(["/bin/true", "/bin/false", "/nowhere", "true", "/bin/busybox", "/etc"])},
+    optional={
+        "args": st.lists(words, max_size=2),
+        "env": st.lists(st.sampled_from(["A=1", "=", "A", "PATH=/bin"]), max_size=2),
+        "timeout": st.sampled_from([-1, 0, 1, 2**63 - 1, 2**63]),
+    },
+)
+HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop", "nope"]
+lists = st.sampled_from(["", "0", "0-1", "0,1", "1-0", "x", "63", "9" * 20])
 PARTS = {
     ("ociVersion",): st.sampled_from(["1.0.0", "1.0.2-dev", "1.2.0", "2.0.0", "", "1"]),
     ("root",): st.fixed_dictionaries({"path": words}, optional={"readonly": st.booleans()}),
@@ -93,9 +103,7 @@ PARTS = {
     ("hostname",): st.sampled_from(["", "a", "a" * 65, "a\nb"]),
     ("domainname",): st.sampled_from(["", "a.example"]),
     ("mounts",): st.lists(mounts, max_size=3),
-    ("hooks",): st.dictionaries(
-        st.sampled_from(["prestart", "createContainer", "poststop"]), st.lists(hook, max_size=1)
-    ),
+    ("hooks",): st.dictionaries(st.sampled_from(HOOKS), st.lists(hook, max_size=2), max_size=2),
     ("process", "cwd"): words,
     ("process", "args"): st.lists(words, max_size=2),
     ("process", "env"): st.lists(st.sampled_from(["A=1", "=", "A", "PATH=", "HOME=/x", "A=\0"]), max_size=3),
@@ -107,15 +115,35 @@ PARTS = {
     ),
     ("process", "rlimits"): st.lists(
         st.fixed_dictionaries(
-            {"type": st.sampled_from(["RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_NOPE"]), "soft": numbers, "hard": numbers}
+            {
+                "type": st.sampled_from([*RLIMITS, "RLIMIT_NOPE"]),
+                "soft": numbers,
+                "hard": numbers,
+            }
         ),
         max_size=2,
     ),
     ("process", "noNewPrivileges"): st.booleans(),
     ("process", "oomScoreAdj"): numbers,
     ("process", "scheduler"): st.fixed_dictionaries(
-        {"policy": st.sampled_from(["SCHED_OTHER", "SCHED_BATCH", "SCHED_NOPE"])}, optional={"nice": numbers}
+        {"policy": st.sampled_from([*POLICIES, "SCHED_NOPE"])},
+        optional={
+            "nice": st.integers(-21, 20) | numbers,
+            "priority": st.integers(-1, 100),
+            "flags": st.lists(
+                st.sampled_from([*SCHED_FLAGS, "SCHED_FLAG_NOPE"]),
+                max_size=2,
+            ),
+            "runtime": numbers,
+            "deadline": numbers,
+            "period": numbers,
+        },
     ),
+    ("process", "terminal"): st.booleans(),
+    ("process", "consoleSize"): st.fixed_dictionaries({"height": numbers, "width": numbers}),
+    ("process", "apparmorProfile"): st.sampled_from(["", "nope"]),
+    ("process", "selinuxLabel"): st.sampled_from(["", "nope"]),
+    ("process", "execCPUAffinity"): st.fixed_dictionaries({}, optional={"initial": lists, "final": lists}),
     ("process", "ioPriority"): st.fixed_dictionaries(
         {"class": st.sampled_from(["IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE", "nope"]), "priority": numbers}
     ),
@@ -146,7 +174,25 @@ PARTS = {
     ("linux", "maskedPaths"): st.lists(words, max_size=2),
     ("linux", "readonlyPaths"): st.lists(words, max_size=2),
     ("linux", "rootfsPropagation"): st.sampled_from(["", "private", "rslave", "shared", "nope"]),
-    ("linux", "personality"): st.fixed_dictionaries({"domain": st.sampled_from(["LINUX", "LINUX32", "NOPE"])}),
+    ("linux", "personality"): st.fixed_dictionaries(
+        {"domain": st.sampled_from(["LINUX", "LINUX32", "NOPE"])}, optional={"flags": st.lists(words, max_size=1)}
+    ),
+    ("linux", "memoryPolicy"): st.fixed_dictionaries(
+        {"mode": st.sampled_from([*MEMORY_POLICIES, "nope"])},
+        optional={
+            "nodes": lists,
+            "flags": st.lists(
+                st.sampled_from([*MEMORY_POLICY_FLAGS, "nope"]),
+                max_size=2,
+            ),
+        },
+    ),
+    ("linux", "netDevices"): st.dictionaries(
+        st.sampled_from(["rpnone", "a/b", "", "x" * 16]),
+        st.fixed_dictionaries({}, optional={"name": words}),
+        max_size=2,
+    ),
+    ("linux", "intelRdt"): st.fixed_dictionaries({}, optional={"closID": words, "memBwSchema": words}),
     ("linux", "timeOffsets"): st.dictionaries(
         st.sampled_from(["monotonic", "boottime", "nope"]),
         st.fixed_dictionaries({"secs": numbers, "nanosecs": numbers}),

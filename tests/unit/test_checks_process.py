@@ -39,6 +39,7 @@ from tests.unit.test_spec import config
         ("hooks", {"createRuntime": [{"path": "/x", "timeout": 0}]}, "hooks.createRuntime[0].timeout: 0"),
         ("hooks", {"poststop": [{"path": "/x", "env": ["A"]}]}, "hooks.poststop[0].env[0]: not NAME=VALUE"),
         ("hooks", {"poststart": [{"path": "/x", "args": ["a\0"]}]}, "hooks.poststart[0].args: contains a NUL"),
+        ("hooks", {"poststart": [{"path": "/x", "args": [""]}]}, "hooks.poststart[0].args[0]: empty"),
         ("annotations", {"": "x"}, "annotations: a key is empty"),
         ("linux.personality", {"domain": "LINUX64"}, "linux.personality.domain: unknown 'LINUX64'"),
         ("linux.personality", {"domain": "LINUX", "flags": ["X"]}, "linux.personality.flags[0]: 'X'"),
