@@ -177,7 +177,9 @@ def _digest(entries: list[Entry]) -> str:
 def _locked(images: Path) -> Iterator[int]:
     """A descriptor of IMAGES/host, made if it is missing, while nobody else builds there."""
     directory = images / "host"
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Layers of other images are below, with setuid programs of whom they came from.
+    images.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     base = os.open(directory, _DIRECTORY)
     try:
         fcntl.flock(base, fcntl.LOCK_EX)

@@ -27,6 +27,7 @@ from kernel.errors import (
     NotSupported,
     RawpodError,
 )
+from kernel.peers import peer_uid
 from runtime import jsontext
 
 TYPE_CHECKING = False
@@ -140,6 +141,8 @@ class Gate:
     def __init__(self, directory: str) -> None:
         self._path = f"{directory}/{self.FILE}"
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        # bind(2) gives the file the mode of the socket's own inode: it is never open to others, not for a moment.
+        os.fchmod(self._socket.fileno(), 0o600)
         self._at(directory, self._socket.bind)
         self._socket.listen(1)
 
@@ -148,9 +151,17 @@ class Gate:
         self._socket.close()
 
     def wait(self) -> Channel:
-        """In the child: wait until somebody comes, and answer the channel to it."""
-        fd, _ = self._socket._accept()  # type: ignore[attr-defined]
-        return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+        """In the child: wait until the user who made the container comes, and answer the channel to it.
+
+        A listening socket's own peer is who called listen(2). In a user namespace that is the overflow uid, as all of
+        the outside are: there it is the container's own users who are turned away, and the file's mode does the rest.
+        """
+        while True:
+            fd, _ = self._socket._accept()  # type: ignore[attr-defined]
+            end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+            if peer_uid(end) == peer_uid(self._socket):
+                return Channel(end)
+            end.close()
 
     @classmethod
     def connect(cls, directory: str) -> Channel:

@@ -176,17 +176,23 @@ def _join_and_become(
 
 
 def _started(channel: Channel, record: state.State, pid: int) -> int | None:
+    """The terminal, once the process executes; none is kept open of one that does not (CVE-2022-23471)."""
     console: int | None = None
-    while True:
-        message, fds = channel.receive()
-        if message is None:
-            return console
-        if message["kind"] == "console":
-            (console,) = fds
-        elif message["kind"] == "listener":
-            from runtime.confinement import hand_over
+    try:
+        while True:
+            message, fds = channel.receive()
+            if message is None:
+                return console
+            if message["kind"] == "console":
+                (console,) = fds
+            elif message["kind"] == "listener":
+                from runtime.confinement import hand_over
 
-            hand_over(message, fds, record, pid)
-            channel.send("done")
-        else:
-            raise error_from(message)
+                hand_over(message, fds, record, pid)
+                channel.send("done")
+            else:
+                raise error_from(message)
+    except BaseException:
+        if console is not None:
+            os.close(console)
+        raise

@@ -158,6 +158,9 @@ def main() -> NoReturn:
 
     A command that returns an int sets the exit status with it. A RawpodError is one line and its own status.
     """
+    # What is made without a mode of its own is nobody else's to write, whatever our caller's umask; and payloads have
+    # the one that other runtimes give them.
+    os.umask(0o022)
     try:
         result = cli.main(prog_name="rawpod", standalone_mode=False)
         sys.stdout.flush()  # a reader who has gone is noticed here, not in the interpreter's shutdown

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kernel.errors import NotFound, RawpodError
+from kernel.peers import peer_uid
 from runtime.pod.loop import READ, WRITE, Loop
 
 SOCKET = "monitor.sock"
@@ -75,6 +76,10 @@ class Server:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return False
+        # The mode keeps others out, and this whoever was handed the socket's directory (CVE-2020-15257).
+        if peer_uid(connection) not in (0, os.geteuid()):
+            connection.close()
+            return True
         connection.setblocking(False)
         fd = connection.fileno()
         self._clients[fd] = _Client(connection)

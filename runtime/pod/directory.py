@@ -44,7 +44,8 @@ def check_uid(uid: str) -> str:
 def create(settings: Settings, uid: str, pod: bytes, values: bytes | None = None, seccomp: bytes | None = None) -> Path:
     """Make the pod's directory (mode 0700) and write what its monitor starts from. Raises Conflict if there is one."""
     directory = settings.pod(check_uid(uid))
-    settings.pods.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(settings.pods)
+    private(settings.overlay)
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
@@ -55,6 +56,17 @@ def create(settings: Settings, uid: str, pod: bytes, values: bytes | None = None
     if seccomp is not None:
         replace_file(directory / SECCOMP, seccomp)
     return directory
+
+
+def private(path: Path) -> None:
+    """Make a directory for root alone, or close one that is there.
+
+    Containers' layers are below some: a host's user who gets at them has what root of a container made setuid for his
+    own (CVE-2021-41091, CVE-2024-25621).
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -48,7 +48,7 @@ class LogDirectory(Record):
         for name in (self.pod, self.container):
             if not name or name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
                 raise BadInput(f"log directory name {name!r} is not a file name")
-        self.logs.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.logs.mkdir(mode=0o750, parents=True, exist_ok=True)
         fd = os.open(self.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in ("pods", self.pod, self.container):
             fd = _descend(fd, name, self.path)
@@ -195,19 +195,15 @@ def _remove_attempts_before(directory: int, first: int) -> None:
 
 def remove(logs: Path, uid: str) -> None:
     """Delete the logs of the pod with this uid, whatever its name was."""
+    from rootfs.removal import remove_tree
+
     try:
-        names = os.listdir(logs / "pods")
+        pods = os.open(logs / "pods", _DIRECTORY)
     except FileNotFoundError:
         return
-    for name in names:
-        if name.endswith(f"_{uid}"):
-            _remove_tree(logs / "pods" / name)
-
-
-def _remove_tree(pod: Path) -> None:
-    # Two levels of our own making; anything deeper was put there by somebody else and is an error worth showing.
-    for container in pod.iterdir():
-        for file in container.iterdir():
-            file.unlink()
-        container.rmdir()
-    pod.rmdir()
+    try:
+        for name in os.listdir(pods):
+            if name.endswith(f"_{uid}"):
+                remove_tree(pods, name)  # which follows no link
+    finally:
+        os.close(pods)

@@ -13,6 +13,7 @@ from cgroups.hierarchy import Hierarchy
 from kernel.errors import BadInput, NotFound, RawpodError
 from kernel.operation import Operation
 from rootfs.images import Image, ImageStore
+from rootfs.overlay import create_upper
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import defaults, directory, environment, profiles, quantities, sandbox, users, volumes
@@ -167,17 +168,16 @@ class Blueprint:
         """All that attempt number `attempt` of a container needs, its directories made; and its image's digest."""
         container = self.pod.spec.containers[index]
         image, view = self._image(container.image)
-        upper, work = (self._layer(index, attempt) / name for name in ("upper", "work"))
-        for path in (upper, work):
-            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        layer = self._layer(index, attempt)
+        made = create_upper(layer.parent, layer.name)
         ids = self.places.ids if self._own_users else None
         if ids is not None:
-            os.chown(upper, ids, ids)  # an overlay shows its upper directory's owner on "/"
+            os.chown(made.upper, ids, ids)  # an overlay shows its upper directory's owner on "/"
         cgroup = self.places.cgroup(self._hierarchy).child(container.name)
         joined = ("user", *self._namespaces()) if self._own_users else self._namespaces()
         surroundings = Surroundings(
-            upper=str(upper),
-            work=str(work),
+            upper=made.upper,
+            work=made.work,
             cgroups_path=self._hierarchy.name(cgroup.path),
             seccomp=self._seccomp(container),
             namespaces={_OCI_NAMES[kind]: str(self.places.namespace(kind)) for kind in joined},

@@ -14,6 +14,11 @@ from runtime.pod.loop import READ, WRITE, Loop
 
 _CHUNK = 256 * 1024
 
+# What a pipe or a terminal can hold when its payload ends: fs.pipe-max-size is 1 MiB (pipe(7)), a terminal holds less.
+_DRAINED = 1024 * 1024
+# For a reader that stalls; more than what the two streams of a process that ends can leave.
+_KEPT = 4 * 1024 * 1024
+
 
 class Sink:
     """Where a payload's output is shown: our own standard output or error."""
@@ -25,9 +30,13 @@ class Sink:
         self._resume: list[Callable[[], None]] = []
 
     def write(self, data: bytes, resume: Callable[[], None]) -> bool:
-        """Whether `data` is through. If not it is kept, and `resume` is called once there is room for more."""
+        """Whether `data` is through. If not it is kept, and `resume` is called once there is room for more.
+
+        A reader that stalls while one attempt after the other ends misses some of it; the log has all.
+        """
         if self._rest:
-            self._rest += data
+            if len(self._rest) < _KEPT:
+                self._rest += data
         else:
             self._rest = self._write(data)
             if self._rest:
@@ -96,31 +105,32 @@ class OutputPump:
     def _readable(self) -> None:
         self._read_once()
 
-    def _read_once(self) -> bool:
-        """Whether there may be more to read now."""
+    def _read_once(self) -> int:
+        """How many bytes were read; 0 when there are no more for now."""
         try:
             data = os.read(self._fd, _CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""  # EIO: the last process has closed the terminal
         if not data:
             self.close()
             self._ended()
-            return False
+            return 0
         self._consume(data)
         if self._sink is not None and not self._sink.write(data, self._resume):
             self._loop.remove(self._fd)
-        return True
+        return len(data)
 
     def _resume(self) -> None:
         if self.open:
             self._loop.add(self._fd, self._readable)
 
     def drain(self) -> None:
-        """Take what the payload has written so far."""
-        while self.open and self._read_once():
-            pass
+        """Take what the payload has written so far. Its children may still write, without end: not for them."""
+        left = _DRAINED
+        while self.open and left > 0 and (count := self._read_once()):
+            left -= count
 
     def close(self) -> None:
         """Stop reading, whatever is still in the pipe."""

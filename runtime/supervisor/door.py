@@ -2,12 +2,12 @@
 
 import os
 import socket
-import struct
 from pathlib import Path
 
 from aiohttp import web
 
 from kernel.errors import HostError
+from kernel.peers import peer_uid
 from runtime.supervisor.api import Api
 from runtime.supervisor.responses import Handler, reply, status
 
@@ -37,12 +37,6 @@ def listen(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """The uid of the process at the other end when it connected (unix(7), SO_PEERCRED)."""
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(uid)
 
 
 @web.middleware
