@@ -64,6 +64,9 @@ def expected(wanted: spec.Seccomp, machine: str, call: Call) -> int:
         if found := seccomp_profiles.matching(wanted, name, call, architecture.wide):
             return min(found, key=rules.severity)
     listed = [architecture.numbers.get(name, -1) for entry in wanted.syscalls for name in entry.names]
+    if architecture is X86:
+        several = rules._MULTIPLEXED
+        listed += [several[name][0] for entry in wanted.syscalls for name in entry.names if name in several]
     last = max((number for number in listed if number & 0xF0000 == 0), default=-1)
     newer = call.number > last >= 0 and not (architecture is ARM and call.number >= 0xF0000)
     skipped = architecture is X86_64 and call.number == 0xFFFFFFFF
