@@ -57,7 +57,7 @@ test-native: setup-test
 # The suite of the runtime-spec for rawpod-oci and its peers. crun manages cgroups where their controllers are on v2 alone.
 conformance: setup-test
 	@for runtime in "$(CURDIR)/$(VENV)/rawpod-oci" "crun$(CRUN_OPTIONS)" runc; do \
-		echo "== $$runtime"; RUNTIME="$$runtime" $(VENV)/pytest -q -r fE tests/oci || exit; done
+		echo "== $$runtime"; RUNTIME="$$runtime" $(VENV)/pytest -q -r fE tests/oci || failed=1; done; exit $$failed
 
 test-quick: check test-native
 
