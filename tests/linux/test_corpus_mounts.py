@@ -222,10 +222,10 @@ def test_row_21_a_working_directory_behind_a_link_is_made_inside(box, outside, l
 
     Seen to fail with os.makedirs() of root and path joined in place of mkdir_in_root() in MakeWorkingDirectory.
     """
-    os.symlink(link.format(outside=outside), box.root / "work")
+    os.symlink(link.format(outside=outside), box.root / "way")
     inside = box.root / str(outside)[1:]
     inside.mkdir(parents=True)
-    config = box.config("sh", "-c", "pwd -P; touch here", cwd="/work/deep/er")
+    config = box.config("sh", "-c", "pwd -P; touch here", cwd="/way/deep/er")
     try:
         printed = ran(box, config)
     except RawpodError:
