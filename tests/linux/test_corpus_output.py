@@ -15,7 +15,7 @@ import pytest
 from kernel.errors import CommandNotFound, RawpodError
 from runtime import spec, state
 from runtime.exec import exec_in
-from runtime.pod import directory, logread, logs
+from runtime.pod import directory, logread, logs, sandbox
 from runtime.pod.loop import Loop
 from runtime.pod.streams import OutputPump
 from tests.linux.test_corpus_process import _in_child as in_child
@@ -208,7 +208,8 @@ def test_row_40_a_container_that_ends_over_and_over_leaves_two_attempts(pods):
 def test_row_39_a_link_in_place_of_a_log_is_refused(pods, planted, tmp_path):
     """CVE-2026-53489: whatever is in the way of a log, nothing is written where it leads.
 
-    Seen to fail without O_NOFOLLOW in LogDirectory.open() ("pod", "container") and in LogWriter._open() ("file").
+    Seen to fail without O_NOFOLLOW in LogDirectory.open() ("pod", "container") and in LogWriter._open() ("file"), and
+    with the pod's directory listed by its path in logs.remove() ("pod").
     """
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -235,6 +236,7 @@ def test_row_39_a_link_in_place_of_a_log_is_refused(pods, planted, tmp_path):
         running.stop()
     else:
         running.ended()
+    sandbox.destroy(pods.settings, uid)
     assert tree(outside) == before
 
 
