@@ -147,7 +147,7 @@ def test_row_48_nothing_that_supervises_is_below_the_pods_cgroup(pods):
     """CVE-2019-14891: a limit, a kill or a freeze of the pod reaches its payloads and nobody else.
 
     Seen to fail with the monitor forked without the system cgroup in spawner.launch().
-    (What the kernel does when the limit is reached is tried in tests/vm/test_pod_memory.py.)
+    The kill stands in for the kernel's, for which the memory controller would have to be on cgroup v2.
     """
     pod = pods.start(container("one", "sleep", "1000000"), container("two", "sleep", "1000000"))
     status = pod.running()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel import relay
+from kernel.errors import BadInput
 from runtime import spec
 from runtime.pod import names
 from tests.linux.test_corpus_mounts import ran
@@ -47,7 +48,7 @@ def test_row_45_a_payload_has_no_file_of_the_runtimes(box):
     """CVE-2022-0847: who writes into the cache of a file that is shared writes into all that use it.
 
     Neither mapped nor mounted nor open is anything of rawpod's or of its interpreter. Seen to fail with the
-    checkout mounted, and with the relay itself, asleep, for the payload.
+    checkout mounted.
     """
     container = box.create(box.config("busybox", "sleep", "1000"))
     container.start()
@@ -79,7 +80,7 @@ def test_row_45_no_two_processes_are_executed_through_the_same_file():
 def test_row_47_a_container_that_is_restarted_has_the_same_user(pods, users):
     """CVE-2019-11245: the first start had the user asked for, the second was root.
 
-    Seen to fail with process.user of the first attempt alone in Blueprint.prepare().
+    Seen to fail with the user left out of later attempts in Blueprint.prepare().
     """
     pod = pods.start(
         container("main", "sh", "-c", "id -u; id -g; id -G; cat /proc/self/uid_map; exit 1"),
@@ -117,7 +118,10 @@ def test_row_50_a_pod_cannot_speak_for_others_on_its_network(pods):
 
 
 def test_row_46_an_empty_localhost_profile_is_an_error(box):
-    """CVE-2023-2431 is tried on pods in test_pod_seccomp; here a description whose filter has no default action."""
+    """CVE-2023-2431 is tried on pods in test_pod_seccomp; here a description whose filter has no default action.
+
+    Seen to fail with a default for default_action in spec.Seccomp.
+    """
     config = box.config("sh")
-    with pytest.raises(Exception, match="defaultAction"):
+    with pytest.raises(BadInput, match="defaultAction"):
         spec.load(spec.dump(config).replace(b'"linux":{', b'"linux":{"seccomp":{},'))
