@@ -58,9 +58,9 @@ class Parsed(Struct):
 
 def integer(name: str, text: str) -> int:
     """A decimal number. Raises BadInput that names the option."""
-    # int() takes more than callers mean: "1_0", " 1", digits of other scripts.
+    # int() takes more than callers mean: "1_0", " 1", digits of other scripts, "-0".
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20) or (digits != text and not digits.strip("0")):
         raise BadInput(f"option {name}: {text!r} is not a number")
     return int(text)
 

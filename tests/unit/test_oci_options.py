@@ -47,9 +47,10 @@ def test_what_is_no_option_is_refused(arguments):
         parse(OPTIONS, arguments, in_order=False)
 
 
-def test_a_number_that_is_none_is_refused_by_the_options_name():
+@pytest.mark.parametrize("text", ["x", "", "1_0", " 1", "-0", "-00", "1.0", "٣"])
+def test_a_number_that_is_none_is_refused_by_the_options_name(text):
     with pytest.raises(BadInput, match="--preserve-fds"):
-        parse(OPTIONS, ["--preserve-fds", "x"], in_order=False).number("--preserve-fds")
+        parse(OPTIONS, ["--preserve-fds", text], in_order=False).number("--preserve-fds")
 
 
 @given(st.lists(st.text(max_size=8), max_size=6), st.booleans())
