@@ -139,6 +139,14 @@ class Pods:
         sandbox.tidy(self.settings)
 
 
+@pytest.fixture(name="settings")
+def settings_on_disk(settings: Settings, on_disk: Path) -> Settings:
+    """The instance's layers on a disk, as they are but for tests: a tmpfs maps ids from Linux 6.3 on."""
+    moved = settings.replace(root=on_disk / "root")
+    moved.root.mkdir(mode=0o700)
+    return moved
+
+
 @pytest.fixture
 def pods(settings: Settings) -> Iterator[Pods]:
     """A spawner of this test's own instance."""
@@ -147,4 +155,4 @@ def pods(settings: Settings) -> Iterator[Pods]:
     started.close()
 
 
-__all__ = ["Pods", "RunningPod", "container", "objects", "pods"]
+__all__ = ["Pods", "RunningPod", "container", "objects", "pods", "settings_on_disk"]

@@ -10,9 +10,9 @@ import pytest
 from kernel.names import CAPABILITIES
 from runtime import spec
 from tests.linux.test_corpus_mounts import ran
-from tests.pods import container, pods
+from tests.pods import container, pods, settings_on_disk
 
-__all__ = ["pods"]
+__all__ = ["pods", "settings_on_disk"]
 
 WRITE = """
 for file in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/cgroup.subtree_control; do
@@ -70,8 +70,8 @@ KINDS = [
 
 
 @pytest.fixture
-def own(on_disk, box):
-    """A root that users of their own may have."""
+def own(v2_layout, on_disk, box):
+    """A root that users of their own may have; its cgroup is named as this layout names it."""
     for path in (box.bundle, *box.bundle.parents):
         if path.stat().st_mode & 0o005 != 0o005 and path.is_relative_to("/tmp/pytest-of-root"):
             path.chmod(0o755)

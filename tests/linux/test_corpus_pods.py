@@ -13,9 +13,9 @@ from kernel.errors import BadInput
 from runtime import spec
 from runtime.pod import names
 from tests.linux.test_corpus_mounts import ran
-from tests.pods import container, pods
+from tests.pods import container, pods, settings_on_disk
 
-__all__ = ["pods"]
+__all__ = ["pods", "settings_on_disk"]
 
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 CHECKOUT = Path(__file__).resolve().parents[2]

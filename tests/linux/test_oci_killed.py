@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,14 @@ def test_a_killed_creation_is_taken_back_by_delete(oci, v2_layout, box, settings
     moments = random.Random(seed)
     cgroup = Cgroup(v2_layout.at(f"{settings.cgroup}/box"))
     begun = 0
+    whole = time.monotonic()
+    assert call(oci, box, *command, "box").wait(timeout=60) == 0
+    whole = time.monotonic() - whole
+    assert call(oci, box, "delete", "--force", "box").wait(timeout=60) == 0
     for _ in range(KILLS):
         process = call(oci, box, *command, "box")
         try:
-            process.wait(timeout=moments.uniform(0, 0.1))
+            process.wait(timeout=moments.uniform(0, 1.5 * whole))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.settings import Settings
 from tests.linux.test_run import Rawpod, rawpod  # noqa: F401
-from tests.pods import Pods, container, pods  # noqa: F401
+from tests.pods import Pods, container, pods, settings_on_disk  # noqa: F401
 
 UNSHARE = ("sh", "-c", "grep Seccomp: /proc/self/status; unshare --uts true 2>&1; mkdir /tmp/x 2>&1; echo end")
 NO_MKDIR = {

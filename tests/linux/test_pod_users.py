@@ -8,26 +8,17 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
-import pytest
-
 from runtime import leaks
 from runtime.pod.idblocks import SIZE, IdBlocks
-from runtime.settings import Settings
-from tests.pods import Pods, container, pods
+from tests.pods import Pods, container, pods, settings_on_disk
 
-__all__ = ["pods"]
+__all__ = ["pods", "settings_on_disk"]
 
 FOREVER = ("sh", "-c", "echo up; exec sleep 1000000")
 
 
 def script(text: str) -> tuple[str, ...]:
     return ("sh", "-c", text)
-
-
-@pytest.fixture
-def settings(settings: Settings, on_disk: Path) -> Settings:
-    """The instance's layers on a disk, as they are but for tests."""
-    return settings.replace(root=on_disk / "root")
 
 
 def test_root_in_the_pod_is_nobody_on_the_host(pods: Pods) -> None:
