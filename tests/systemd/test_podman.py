@@ -16,7 +16,7 @@ from tests.callers import IMAGE, RAWPOD_OCI, Podman
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-@pytest.fixture(params=[str(RAWPOD_OCI), "crun"], ids=["rawpod-oci", "crun"])
+@pytest.fixture(params=[str(RAWPOD_OCI), pytest.param("crun", marks=pytest.mark.peer)], ids=["rawpod-oci", "crun"])
 def podman(request: pytest.FixtureRequest) -> Iterator[Podman]:
     if not Path("/run/systemd/system").is_dir() or os.geteuid() != 0 or shutil.which("podman") is None:
         pytest.skip("needs systemd as PID 1, podman, and root")

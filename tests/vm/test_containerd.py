@@ -135,7 +135,7 @@ def containerd(host: None, probe: Path) -> Iterator[Containerd]:
         yield made
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.peer if name == "peer" else ()) for name in RUNTIMES])
 def ctr(request: pytest.FixtureRequest, containerd: Containerd) -> Iterator[Client]:
     """A client with one of the runtimes; after the test nothing is left of its container."""
     runtime = RUNTIMES[request.param]

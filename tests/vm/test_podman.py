@@ -27,7 +27,9 @@ SERVE = "trap 'exit 3' TERM; trap 'echo hup' HUP; echo up; while :; do sleep 0.0
 """A payload that says when it is ready and ends by SIGTERM as it likes."""
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.peer if name == "peer" else ()) for name in RUNTIMES]
+)
 def engine(request: pytest.FixtureRequest, host: None, probe: Path) -> Iterator[Podman]:
     """podman with one of the runtimes; at the end nothing of its containers is left."""
     runtime = RUNTIMES[request.param]
