@@ -106,7 +106,7 @@ class BytesSource:
         return self._file.tell()
 
     def read(self, size: int) -> bytes:
-        from rootfs.tar_header import TarError
+        from rootfs.layers.tar_header import TarError
 
         data = self._file.read(size)
         if len(data) < size:

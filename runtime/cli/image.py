@@ -24,7 +24,7 @@ def import_(settings: Settings, name: str, file: str) -> None:
     """
     from pathlib import Path
 
-    from rootfs.images import ImageStore
+    from rootfs.images.store import ImageStore
 
     made = ImageStore(settings.images).import_tar(name, Path(file))
     click.echo(f"{made.name} {made.digest}")
@@ -38,7 +38,7 @@ def ls(settings: Settings, output: str) -> None:
 
     With -o json: a list of objects with name, digest, size (bytes) and created (seconds since 1970).
     """
-    from rootfs.images import ImageStore
+    from rootfs.images.store import ImageStore
 
     images = ImageStore(settings.images).list()
     if output == "json":
@@ -65,7 +65,7 @@ def ls(settings: Settings, output: str) -> None:
 @click.pass_obj
 def rm(settings: Settings, names: tuple[str, ...]) -> None:
     """Remove images. One that a container is made of stays, and so does the container."""
-    from rootfs.images import ImageStore
+    from rootfs.images.store import ImageStore
 
     store = ImageStore(settings.images)
     for name in names:

@@ -12,7 +12,7 @@ from cgroups.controllers import Limits
 from cgroups.hierarchy import Hierarchy
 from kernel.errors import BadInput, NotFound, RawpodError
 from kernel.operation import Operation
-from rootfs.images import Image, ImageStore
+from rootfs.images.store import Image, ImageStore
 from rootfs.overlay import create_upper
 from runtime import spec
 from runtime.pod import annotations as pod_annotations

@@ -131,7 +131,7 @@ def _serve(settings: Settings, connection: socket.socket) -> None:
 
 def warm_up() -> None:
     """Import all that monitors use, and keep the collector from writing into pages that they share."""
-    import rootfs.images
+    import rootfs.images.store
     import rootfs.removal  # noqa: F401
     from runtime import confinement
     from runtime.pod.compile import DEFAULT_CAPABILITIES

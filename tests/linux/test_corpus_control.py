@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput, RawpodError
-from rootfs.images import ImageStore
+from rootfs.images.store import ImageStore
 from runtime.channel import Gate
 from runtime.ids import check_id
 from runtime.pod import control, directory

@@ -12,8 +12,8 @@ import pytest
 
 from kernel.errors import BadInput, Conflict, NotFound, RawpodError
 from kernel.inotify import IN_CREATE, inotify_add_watch, inotify_init1, read_changes
-from rootfs.images import ImageConfig, ImageStore
-from rootfs.unpack import LayerError
+from rootfs.images.store import ImageConfig, ImageStore
+from rootfs.layers.unpack import LayerError
 from tests.rootfs_lab import Archive, header
 
 
@@ -150,7 +150,7 @@ def test_an_import_that_was_killed_leaves_rubbish_that_the_next_one_clears(
     code = f"""
 from pathlib import Path
 from kernel.inotify import IN_CREATE, inotify_add_watch, inotify_init1, read_changes
-from rootfs.images import ImageStore
+from rootfs.images.store import ImageStore
 ImageStore(Path({str(store.root)!r})).import_tar("app", Path({str(endless)!r}))
 """
     home = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rootfs.unpack import LayerError, Limits, Unpacked, unpack
+from rootfs.layers.unpack import LayerError, Limits, Unpacked, unpack
 from tests.rootfs_lab import Archive, header, record, tree
 
 REFUSED = pytest.raises(LayerError)
@@ -329,7 +329,7 @@ def test_an_archive_without_members_is_refused(unpacker: Unpacker) -> None:
 def test_nothing_of_the_archive_is_imported(unpacker: Unpacker, monkeypatch: pytest.MonkeyPatch) -> None:
     """CVE-2019-14271 loaded libraries of the container. Checked by starting the worker without -I and with this cwd."""
     archive = Archive()
-    for module in ("json.py", "isal.py", "encodings/__init__.py", "rootfs/unpack.py"):
+    for module in ("json.py", "isal.py", "encodings/__init__.py", "rootfs/layers/unpack.py"):
         archive.add(module, f"open({str(unpacker.home / 'executed')!r}, 'w')".encode())
     monkeypatch.chdir(unpacker.root)
     monkeypatch.setenv("PYTHONPATH", str(unpacker.root))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootfs.tar import HeaderLimits, Member, members
-from rootfs.tar_header import TarError
+from rootfs.layers.tar import HeaderLimits, Member, members
+from rootfs.layers.tar_header import TarError
 from tests.rootfs_lab import Archive, BytesSource, header, padded, record
 
 LIMITS = HeaderLimits(member_bytes=1 << 20, extended_bytes=1 << 16, segments=64)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rootfs.images import ImageStore
+from rootfs.images.store import ImageStore
 from runtime.pod import directory, logread
 from runtime.settings import Settings
 from tests.linux.test_supervisor_life import PODS, Object, Supervisor, deployment, gone, ready, supervisor

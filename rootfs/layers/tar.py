@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from rootfs.tar_header import (
+from rootfs.layers.tar_header import (
     Fail,
     Header,
     TarError,

@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, NamedTuple
 
 from kernel.credentials import set_parent_death_signal
 from kernel.errors import RawpodError, SystemCallError
-from rootfs.extract import Extractor
-from rootfs.tar import HeaderLimits, Member, members
-from rootfs.tar_header import TarError
+from rootfs.layers.extract import Extractor
+from rootfs.layers.tar import HeaderLimits, Member, members
+from rootfs.layers.tar_header import TarError
 
 _CHUNK = 1 << 20
 _BUFFER = 1 << 16  # small reads are for headers; what was read ahead is lost to a damaged end
@@ -75,8 +76,8 @@ def unpack(archive: int, layer: str, target: int, limits: Limits = Limits()) -> 
     whatever was written until then. Raises LayerError.
     """
     # -I leaves the working directory and the environment out of the search for modules.
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from rootfs.unpack import worker; worker(*sys.argv[2:])"
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from rootfs.layers.unpack import worker; worker(*sys.argv[2:])"
+    home = str(Path(__file__).resolve().parents[2])
     worker_process = subprocess.Popen(
         [sys.executable, "-I", "-c", code, home, str(target), json.dumps(limits)],
         stdin=archive,

@@ -29,7 +29,7 @@ from rootfs.host import HostBind
 from rootfs.removal import remove_tree
 
 if TYPE_CHECKING:
-    from rootfs.unpack import Limits
+    from rootfs.layers.unpack import Limits
 
 HOST = "host"
 
@@ -110,7 +110,7 @@ class ImageStore:
         An image that had the name before loses it. Raises LayerError for a bad archive, BadInput for a bad name.
         """
         # Here, so that to look an image up stays cheap.
-        from rootfs.unpack import Limits, unpack
+        from rootfs.layers.unpack import Limits, unpack
 
         if check_name(name) == HOST:
             raise BadInput(f"image name {HOST!r} stands for the machine's own /usr", remedy="choose another name")
