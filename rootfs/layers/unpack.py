@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 from kernel.credentials import set_parent_death_signal
 from kernel.errors import RawpodError, SystemCallError
+from kernel.pidfd import pidfd_open
 from rootfs.layers.extract import Extractor
 from rootfs.layers.tar import HeaderLimits, Member, members
 from rootfs.layers.tar_header import TarError
@@ -75,10 +76,19 @@ def unpack(archive: int, layer: str, target: int, limits: Limits = Limits()) -> 
     gzip and zstd are recognised by their first bytes. `layer` names it in errors. After an error `target` holds
     whatever was written until then. Raises LayerError.
     """
+    with start_unpack(archive, layer, target, limits) as unpacking:
+        return unpacking.result()
+
+
+def start_unpack(archive: int, layer: str, target: int, limits: Limits = Limits()) -> Unpacking:  # noqa: B008
+    """As unpack(), without waiting for it. Both descriptors can be closed when this returns.
+
+    The worker is killed if the thread that called this ends before it (PR_SET_PDEATHSIG, prctl(2)).
+    """
     # -I leaves the working directory and the environment out of the search for modules.
     code = "import sys; sys.path.insert(0, sys.argv[1]); from rootfs.layers.unpack import worker; worker(*sys.argv[2:])"
     home = str(Path(__file__).resolve().parents[2])
-    worker_process = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-I", "-c", code, home, str(target), json.dumps(limits)],
         stdin=archive,
         stdout=subprocess.PIPE,
@@ -87,21 +97,66 @@ def unpack(archive: int, layer: str, target: int, limits: Limits = Limits()) -> 
         env={"LC_ALL": "C.UTF-8"},
         cwd="/",
     )
-    with worker_process:
+    return Unpacking(process, layer, limits.deadline)
+
+
+class Unpacking:
+    """A worker at work. A context manager that ends it, should it still run; to be closed in any case."""
+
+    def __init__(self, process: subprocess.Popen[bytes], layer: str, deadline: float) -> None:
+        self._process = process
+        self._layer = layer
+        self._limit = deadline
+        self._deadline = time.monotonic() + deadline
         try:
-            output, errors = worker_process.communicate(timeout=limits.deadline)
+            self._pidfd = pidfd_open(process.pid)
+        except BaseException:
+            self._end()
+            raise
+
+    def fileno(self) -> int:
+        """A pidfd: readable once the worker has ended, when result() does not wait any more."""
+        return self._pidfd
+
+    def result(self) -> Unpacked:
+        """Wait for the end. Raises LayerError."""
+        try:
+            # What it says is shorter than a pipe holds, so it ends before anybody reads.
+            output, errors = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise LayerError(layer, f"not unpacked within {limits.deadline:g} seconds") from None
-        finally:
-            worker_process.kill()
-    try:
-        answer = json.loads(output)
-    except ValueError:
-        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        raise LayerError(layer, f"the worker ended with status {worker_process.returncode}: {last}") from None
-    if "reason" in answer:
-        raise LayerError(layer, answer["reason"], offset=answer["offset"], member=answer["member"])
-    return Unpacked(answer["digest"], answer["size"], answer["entries"])
+            self.kill()
+            raise LayerError(self._layer, f"not unpacked within {self._limit:g} seconds") from None
+        try:
+            answer = json.loads(output)
+        except ValueError:
+            last = errors.decode(errors="replace").strip().rpartition("\n")[2]
+            status = self._process.returncode
+            raise LayerError(self._layer, f"the worker ended with status {status}: {last}") from None
+        if "reason" in answer:
+            raise LayerError(self._layer, answer["reason"], offset=answer["offset"], member=answer["member"])
+        return Unpacked(answer["digest"], answer["size"], answer["entries"])
+
+    def kill(self) -> None:
+        """End the worker; what it wrote stays. Nothing happens if it has ended."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the worker if need be, and let go of everything."""
+        self._end()
+        os.close(self._pidfd)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def worker(target: str, limits_json: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rootfs.layers.unpack import LayerError, Limits, Unpacked, unpack
+from rootfs.layers.unpack import LayerError, Limits, Unpacked, start_unpack, unpack
 from tests.rootfs_lab import Archive, header, record, tree
 
 REFUSED = pytest.raises(LayerError)
@@ -336,3 +336,40 @@ def test_nothing_of_the_archive_is_imported(unpacker: Unpacker, monkeypatch: pyt
     unpacker(archive)
     unpacker(Archive().add("second", b"x"))
     assert not (unpacker.home / "executed").exists()
+
+
+def test_two_layers_at_once_each_with_a_descriptor_to_wait_for(tmp_path: Path) -> None:
+    import select
+
+    started = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        archive = Archive().add(name, b"x" * 3_000_000).write(tmp_path / f"{name}.tar")
+        fd, target = os.open(archive, os.O_RDONLY), os.open(tmp_path / name, os.O_RDONLY | os.O_DIRECTORY)
+        started.append(start_unpack(fd, name, target))
+        os.close(fd)
+        os.close(target)
+    poll = select.poll()
+    for unpacking in started:
+        poll.register(unpacking, select.POLLIN)
+    ended = set()
+    while len(ended) < 2:
+        for fd, _ in poll.poll(60_000):
+            ended.add(fd)
+            poll.unregister(fd)
+    for unpacking, name in zip(started, ("one", "two"), strict=True):
+        with unpacking:
+            assert unpacking.result().size == 3_000_000
+        assert (tmp_path / name / name).stat().st_size == 3_000_000
+
+
+def test_a_worker_can_be_killed_and_its_result_says_so(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    target = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    with start_unpack(read, "layer", target) as unpacking:
+        unpacking.kill()
+        with REFUSED as caught:
+            unpacking.result()
+    assert "status -9" in caught.value.reason
+    for fd in (read, write, target):
+        os.close(fd)
