@@ -17,9 +17,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel.errors import BadInput, Conflict, NotFound, RawpodError
@@ -39,14 +40,55 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+class Healthcheck(NamedTuple):
+    """How to tell whether a container of the image does well; Docker's addition to image-spec.
+
+    `test` is (), ("NONE",), ("CMD", program, argument…) or ("CMD-SHELL", text). Times in nanoseconds; 0 is the default.
+    """
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
 class ImageConfig(NamedTuple):
-    """What a container of the image runs by default: the parts of image-spec's config that rawpod uses."""
+    """What a container of the image runs by default: the parts of image-spec's config that rawpod uses.
+
+    `volumes` are directories and `exposed_ports` PORT[/PROTOCOL] as the image has them, `labels` are nothing but data.
+    """
 
     env: tuple[str, ...] = (_PATH,)
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ("/bin/sh",)
     working_dir: str = "/"
     user: str = ""
+    stop_signal: str = ""
+    volumes: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    labels: Mapping[str, str] = MappingProxyType({})
+    healthcheck: Healthcheck | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """As it is kept in a name's record."""
+        parts = self._asdict() | {"labels": dict(self.labels)}
+        if self.healthcheck is not None:
+            parts["healthcheck"] = self.healthcheck._asdict()
+        return parts
+
+    @classmethod
+    def from_json(cls, parts: dict[str, Any]) -> ImageConfig:
+        """Raises TypeError for parts that there are not."""
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in parts.items()
+        }
+        config = cls(**given)
+        if config.healthcheck is not None:
+            fields: dict[str, Any] = parts["healthcheck"]
+            config = config._replace(healthcheck=Healthcheck(**fields | {"test": tuple(fields.get("test", ()))}))
+        return config
 
 
 class Image(NamedTuple):
@@ -125,7 +167,7 @@ class ImageStore:
                     "layers": [unpacked.digest],
                     "size": unpacked.size,
                     "created": time.time(),
-                    "config": ImageConfig()._asdict(),
+                    "config": ImageConfig().to_json(),
                 }
                 with self._locked():
                     self._keep(temporary, unpacked.digest)
@@ -176,10 +218,7 @@ class ImageStore:
         if not (isinstance(size, int) and isinstance(created, float)):
             raise TypeError("a field has the wrong type")
         lowers = tuple(self.root / "layers" / _hex(layer) for layer in reversed(layers))
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-        }
-        return Image(name, digest, lowers, size, created, ImageConfig(**fields))
+        return Image(name, digest, lowers, size, created, ImageConfig.from_json(config))
 
     def _file(self, name: str) -> Path:
         # No name holds "%", so names and files match one to one.

@@ -162,6 +162,7 @@ def _no_container(name: str, container: str | None) -> None:
 def kill(settings: Settings, wanted: str, names: tuple[str, ...]) -> None:
     """Send a signal to a container's first process. Restart policies apply to what ends by it."""
     from runtime.pod import control
+    from runtime.pod.signals import signal_number
 
     number = signal_number(wanted)
     for name in names:
@@ -169,18 +170,6 @@ def kill(settings: Settings, wanted: str, names: tuple[str, ...]) -> None:
         container = directory.choose_container(status, container)
         control.request(settings.pod(uid), {"do": "signal", "container": container, "signal": number})
         click.echo(name)
-
-
-def signal_number(text: str) -> int:
-    """The number of a signal given by name, with or without SIG, or by number. Raises BadInput."""
-    import signal
-
-    if text.isascii() and text.isdecimal() and 1 <= int(text) < signal.NSIG:
-        return int(text)
-    try:
-        return int(signal.Signals["SIG" + text.upper().removeprefix("SIG")])
-    except KeyError:
-        raise BadInput(f"unknown signal {text!r}", remedy="a name as TERM, or a number from 1 to 64") from None
 
 
 @click.command()

@@ -31,6 +31,8 @@ _PATIENCE = 3
 @click.option("-e", "--env", multiple=True, metavar="K=V", help="A variable.")
 @click.option("-w", "--workdir", metavar="DIR", help="Directory to run in.")
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")
+@click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's entrypoint and cmd; '' for none.")
+@click.option("--stop-signal", metavar="SIG", help="What asks it to end; the image's, or TERM.")
 @click.option("--network", type=click.Choice(["pod", "host", "none"]), default="pod", help="Which network; pod.")
 @click.option("--userns", type=click.Choice(["host", "auto"]), default="host", help="auto: 65,536 user ids of its own.")
 @click.option(

@@ -12,11 +12,13 @@ from kernel.errors import BadInput
 from runtime.pod import users
 from runtime.pod.faults import Fault, Path, nearest, shown
 from runtime.pod.objects import Pod, PodSpec
+from runtime.pod.signals import signal_number
 
 PREFIX = "rawpod.dev/"
 PIDS_LIMIT = "rawpod.dev/pids-limit"
 NETWORK = "rawpod.dev/network"
 USER = "rawpod.dev/user"
+STOP_SIGNAL = "rawpod.dev/stop-signal"
 MAX_PIDS = 4_194_304  # PID_MAX_LIMIT on 64-bit kernels, proc_sys_kernel(5)
 
 Network = Literal["pod", "host", "none"]
@@ -31,6 +33,11 @@ def pids_limit(annotations: dict[str, str]) -> int | None:
 def user(annotations: dict[str, str]) -> str | None:
     """`USER[:GROUP]` by name or number for all containers, where runAsUser is not set."""
     return annotations.get(USER)
+
+
+def stop_signal(annotations: dict[str, str]) -> str | None:
+    """The signal that asks the pod's containers to end, instead of the one that their images name."""
+    return annotations.get(STOP_SIGNAL)
 
 
 def network(pod: Pod) -> Network:
@@ -59,5 +66,10 @@ def faults(annotations: dict[str, str], spec: PodSpec, path: Path) -> Iterator[F
                 users.parse(value)
             except BadInput as error:
                 yield Fault(place, error.message, error.remedy or "")
+        elif name == STOP_SIGNAL:
+            try:
+                signal_number(value)
+            except BadInput as error:
+                yield Fault(place, error.message, error.remedy or "")
         elif name.startswith(PREFIX):
-            yield Fault(place, "unknown annotation of rawpod", nearest(name, (PIDS_LIMIT, NETWORK, USER)))
+            yield Fault(place, "unknown annotation of rawpod", nearest(name, (PIDS_LIMIT, NETWORK, USER, STOP_SIGNAL)))

@@ -25,7 +25,10 @@ _PIPE_SIZE = 256 * 1024
 
 
 class Prepared(Record):
-    """All that an attempt needs, made before the attempt before it has ended."""
+    """All that an attempt needs, made before the attempt before it has ended.
+
+    `stop_signal` asks it to end.
+    """
 
     id: str
     config: spec.Config
@@ -34,6 +37,7 @@ class Prepared(Record):
     missing_controllers: str
     bundle: Path
     cgroup: Cgroup
+    stop_signal: int = 15
 
 
 class Show(Struct):
@@ -68,6 +72,7 @@ class Attempt:
         ended: Callable[[Ended], None],
     ) -> None:
         self._loop, self._ended, self._cgroup = loop, ended, prepared.cgroup
+        self.stop_signal = prepared.stop_signal
         self._pumps: list[OutputPump] = []
         self._input: InputPump | None = None
         self._held_stdin = -1

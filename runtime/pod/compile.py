@@ -14,9 +14,10 @@ from kernel.errors import BadInput
 from kernel.record import Record
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import environment, idblocks, quantities, users
+from runtime.pod import environment, idblocks, image_config, quantities, users
 from runtime.pod.faults import shown
 from runtime.pod.objects import Capabilities, Container, Pod, ResourceRequirements, SecurityContext
+from runtime.pod.signals import signal_number
 from runtime.pod.users import Accounts, ResolvedUser
 
 DEFAULT_CAPABILITIES = (
@@ -58,6 +59,7 @@ class ImageView(Record):
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
     user: str = ""
+    stop_signal: str = ""
     accounts: Accounts = Accounts()
 
 
@@ -149,6 +151,12 @@ def resolve_user(pod: Pod, container: Container, image: ImageView) -> ResolvedUs
     return user
 
 
+def resolve_stop_signal(pod: Pod, container: Container, image: ImageView) -> int:
+    """Annotation before image; raises BadInput for a signal that there is not."""
+    text = pod_annotations.stop_signal(pod.metadata.annotations)
+    return image_config.stop_signal(image.stop_signal, container.image) if text is None else signal_number(text)
+
+
 def _variables(
     pod: Pod, container: Container, image: ImageView, user: ResolvedUser, env: Mapping[str, str]
 ) -> dict[str, str]:
@@ -172,7 +180,8 @@ def _args(container: Container, image: ImageView, variables: Mapping[str, str]) 
     if container.command:
         args = [*expanded["command"], *expanded["args"]]
     else:
-        args = [*image.entrypoint, *(expanded["args"] or image.cmd)]
+        entrypoint = () if image.entrypoint == ("",) else image.entrypoint  # Docker's way to say that there is none
+        args = [*entrypoint, *(expanded["args"] or image.cmd)]
     if not args or not args[0]:
         image_name = shown(container.image)
         raise BadInput(

@@ -18,7 +18,15 @@ from runtime import spec
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import defaults, directory, environment, profiles, quantities, sandbox, users, volumes
 from runtime.pod.attempt import Prepared
-from runtime.pod.compile import ETC_FILES, ImageView, Surroundings, capabilities_of, compile_container, pod_hostname
+from runtime.pod.compile import (
+    ETC_FILES,
+    ImageView,
+    Surroundings,
+    capabilities_of,
+    compile_container,
+    pod_hostname,
+    resolve_stop_signal,
+)
 from runtime.pod.environment import Sources
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
@@ -199,6 +207,7 @@ class Blueprint:
             missing_controllers=self._settings.missing_controllers,
             bundle=bundle,
             cgroup=cgroup,
+            stop_signal=resolve_stop_signal(self.pod, container, view),
         )
         return prepared, image.digest
 
@@ -209,11 +218,16 @@ class Blueprint:
             raise ImageMissing(error.message, remedy=error.remedy) from None
         known = self._views.get(name)
         if known is None or known[0] != image:
-            lowers = image.lowers
+            lowers, config = image.lowers, image.config
             view = ImageView(
                 lowers=tuple(map(str, lowers)),
                 binds=tuple((bind.source, bind.destination) for bind in image.binds),
-                **image.config._asdict(),
+                env=config.env,
+                entrypoint=config.entrypoint,
+                cmd=config.cmd,
+                working_dir=config.working_dir,
+                user=config.user,
+                stop_signal=config.stop_signal,
                 accounts=users.read_accounts(lowers),
             )
             known = self._views[name] = image, view

@@ -41,6 +41,7 @@ _OPTIONS = {
     pod_annotations.NETWORK: "--network",
     "hostUsers": "--userns",
     pod_annotations.USER: "--user",
+    pod_annotations.STOP_SIGNAL: "--stop-signal",
     "name": "--name",
 }
 
@@ -59,6 +60,8 @@ def pod_from_run_options(
     env: Sequence[str] = (),
     workdir: str | None = None,
     user: str | None = None,
+    entrypoint: str | None = None,
+    stop_signal: str | None = None,
     network: str = "pod",
     userns: str = "host",
     unconfined: bool = False,
@@ -70,10 +73,10 @@ def pod_from_run_options(
 ) -> Pod:
     """A pod with one container, named as the pod; raises BadInput with a line for each faulty option.
 
-    `command` replaces the image's cmd and keeps its entrypoint. `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user`
-    USER[:GROUP] by number or name, `network` "pod", "host" or "none", `userns` "host" or "auto". `memory` may
-    be written as Docker does, whose 64m and 64M are both 64 MiB, or as Kubernetes does (64Mi). `unconfined` leaves out
-    the seccomp filter.
+    `command` replaces the image's cmd and keeps its entrypoint; an `entrypoint` replaces both, "" takes them away.
+    `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user` USER[:GROUP] by number or name, `network` "pod", "host" or
+    "none", `userns` "host" or "auto". `memory` may be written as Docker does, whose 64m and 64M are both 64 MiB, or as
+    Kubernetes does (64Mi). `unconfined` leaves out the seccomp filter.
     """
     marks: dict[str, str] = {}
     if pids is not None:
@@ -82,15 +85,19 @@ def pod_from_run_options(
         raise BadInput(f"--network: unknown network {shown(network)}", remedy="pod, host or none")
     if userns not in ("host", "auto"):
         raise BadInput(f"--userns: unknown user namespace {shown(userns)}", remedy="host or auto")
+    if stop_signal is not None:
+        marks[pod_annotations.STOP_SIGNAL] = stop_signal
     if network == "none":
         marks[pod_annotations.NETWORK] = network
     limits = {"memory": Quantity(_memory(memory or "")), "cpu": Quantity(cpus or "")}
     limits = {kind: amount for kind, amount in limits.items() if amount}
     mounts = [_volume(index, text) for index, text in enumerate(volumes)]
+    program, args = _command(entrypoint, command)
     container = Container(
         name=name,
         image=image,
-        args=[_literal(word) for word in command],
+        command=program,
+        args=args,
         working_dir=workdir or "",
         env=[_variable(text) for text in env],
         resources=ResourceRequirements(limits=limits) if limits else None,
@@ -115,6 +122,16 @@ def pod_from_run_options(
         raise BadInput("\n".join(f"{_option(fault.path)}: {fault.message}" for fault in _distinct(faults)))
     defaults.apply(pod)
     return pod
+
+
+def _command(entrypoint: str | None, command: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Docker's rule in Kubernetes' words: command is the entrypoint, args are what it is given."""
+    words = [_literal(word) for word in command]
+    if entrypoint == "":
+        if not words:
+            raise BadInput("--entrypoint: '' leaves nothing to run", remedy="give a COMMAND")
+        return words, []
+    return [] if entrypoint is None else [_literal(entrypoint)], words
 
 
 def parse_security_options(options: Sequence[str]) -> tuple[str, bool]:

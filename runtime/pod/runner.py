@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from typing import Protocol
 
@@ -171,7 +170,7 @@ class Runner:
         self._ended()
 
     def stop(self) -> None:
-        """No restarts from now on; a running payload is asked to end (SIGTERM)."""
+        """No restarts from now on; a running payload is asked to end, as its image wants it (SIGTERM)."""
         if self.done or self._stopping:
             return
         self._stopping = True
@@ -179,7 +178,7 @@ class Runner:
             self._following = None
             self._host.discard(self._index, self.record.restarts + 1)
         if self._attempt is not None:
-            self._attempt.container.signal(signal.SIGTERM)
+            self._attempt.container.signal(self._attempt.stop_signal)
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -1,0 +1,42 @@
+"""Images with a configuration, for tests as root: a busybox in a layer of its own, and what a test adds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rootfs.images.store import Image, ImageConfig, ImageStore
+from tests.rootfs_lab import Archive
+
+APPLETS = ("sh", "cat", "id", "ls", "pwd", "stat", "sleep", "env", "touch", "rm", "true", "false", "test", "kill")
+
+
+def busybox() -> Archive:
+    """A root file system in which a shell runs."""
+    program = shutil.which("busybox")
+    assert program is not None, "busybox-static is not installed"
+    archive = Archive().directory("bin").directory("etc").directory("tmp", mode=0o1777)
+    archive.add("bin/busybox", Path(program).read_bytes(), mode=0o755)
+    for applet in APPLETS:
+        archive.symlink(f"bin/{applet}", "busybox")
+    archive.add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n")
+    return archive.add("etc/group", b"root:x:0:\nweb:x:34:\nextra:x:35:web\n")
+
+
+def make_image(images: Path, name: str, archive: Archive | None = None, **config: Any) -> Image:
+    """The image `name` in the store at `images`, of one layer; `config` are fields of ImageConfig."""
+    store = ImageStore(images)
+    with TemporaryDirectory() as directory:
+        store.import_tar(name, (archive or busybox()).write(Path(directory) / "root.tar"))
+    (record,) = (path for path in (images / "names").iterdir() if store.get(name) == store.get(_name(path)))
+    content = json.loads(record.read_bytes())
+    content["config"] = ImageConfig(**config).to_json()
+    record.write_text(json.dumps(content))
+    return store.get(name)
+
+
+def _name(record: Path) -> str:
+    return record.name.replace("%", "/")
