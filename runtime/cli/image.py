@@ -69,24 +69,26 @@ def rm(settings: Settings, names: tuple[str, ...]) -> None:
 
     store = ImageStore(settings.images)
     for name in names:
-        store.remove(name, digests_in_use(settings))
+        store.remove(name, lambda: stacks_in_use(settings))
         click.echo(name)
 
 
-def digests_in_use(settings: Settings) -> frozenset[str]:
-    """The digests of the layers that containers of this instance have below them, running or not.
+def stacks_in_use(settings: Settings) -> frozenset[tuple[str, ...]]:
+    """What containers of this instance are made of, running or not: for each the digests of its layers, topmost first.
 
-    Read from the containers' bundles, whose root is an overlay of layers in the image store.
+    Read from the containers' bundles, which are written before their roots are mounted.
     """
     import re
 
-    found: set[str] = set()
+    found: set[tuple[str, ...]] = set()
     for bundle in settings.pods.glob("*/containers/*/config.json"):
         try:
             text = bundle.read_text()
         except FileNotFoundError:
             continue  # its pod went meanwhile
-        found.update(f"sha256:{digest}" for digest in re.findall(r"/(?:layers/|host/sha256-)([0-9a-f]{64})", text))
+        for lowers in re.findall(r'"lowerdir=((?:[^"\\]|\\.)*)"', text):
+            layers = re.findall(r"/(?:layers/|host/sha256-)([0-9a-f]{64})", lowers)
+            found.add(tuple(f"sha256:{layer}" for layer in layers))
     return frozenset(found)
 
 
