@@ -42,12 +42,18 @@ _PATIENCE = 3
     metavar="seccomp=FILE",
     help="seccomp=FILE|unconfined|default, no-new-privileges=true|false; as Docker has it.",
 )
+@click.option(
+    "--pull",
+    type=click.Choice(["always", "missing", "never"]),
+    default="missing",
+    help="When to ask the image's registry; if it is missing.",
+)
 @click.option("--hostname", metavar="H", help="Host name; the pod's name if not given.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def run(
-    settings: Settings, /, *, remove: bool, detach: bool, name: str | None, interactive: bool, **options: Any
+    settings: Settings, /, *, remove: bool, detach: bool, name: str | None, interactive: bool, pull: str, **options: Any
 ) -> int:
     """Run a command in a container, without a supervisor.
 
@@ -66,10 +72,31 @@ def run(
     pod.metadata.uid = uid
     if name is not None:
         _check_unused(settings, name)
+    bring_image(settings, options["image"], pull)
     directory.create(settings, uid, objects.dump(pod), seccomp=seccomp)
     if detach:
         return _detached(settings, uid, remove)
     return _foreground(settings, uid, remove, interactive, options["tty"])
+
+
+def bring_image(settings: Settings, image: str, pull: str) -> None:
+    """See to it that the image is in the store: `pull` is "always", "missing" or "never". Raises NotFound."""
+    from rootfs.images.store import HOST, ImageStore
+
+    if image == HOST:
+        return
+    if pull != "always":
+        try:
+            ImageStore(settings.images).get(image)
+        except NotFound:
+            if pull == "never":
+                raise
+        else:
+            return
+    from runtime.pod import pulling
+    from runtime.pod.pullpolicy import Registries
+
+    pulling.fetch(settings, image, Registries())
 
 
 def _profile(path: str) -> bytes:

@@ -12,6 +12,7 @@ from runtime.pod.objects import (
     ReplicaSet,
     Secret,
 )
+from runtime.pod.pullpolicy import default_policy
 
 NAMESPACE = "default"
 GRACE_PERIOD_SECONDS = 30
@@ -50,7 +51,7 @@ def _pod_spec(spec: PodSpec) -> None:
 
 
 def _container(container: Container, host_network: bool) -> None:
-    container.image_pull_policy = container.image_pull_policy or "IfNotPresent"
+    container.image_pull_policy = container.image_pull_policy or default_policy(container.image)
     for port in container.ports:
         port.protocol = port.protocol or "TCP"
         if host_network and not port.host_port:

@@ -31,7 +31,7 @@ _BY_TYPE: dict[type, str] = {
     ),
     objects.PodSpec: (
         "initContainers ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig "
-        "dnsPolicy enableServiceLinks hostIPC hostPID hostnameOverride imagePullSecrets nodeSelector os "
+        "dnsPolicy enableServiceLinks hostIPC hostPID hostnameOverride nodeSelector os "
         "overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
         "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName setHostnameAsFQDN "
         "shareProcessNamespace subdomain tolerations topologySpreadConstraints"

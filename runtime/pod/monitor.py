@@ -24,6 +24,7 @@ from runtime.pod.control import Server
 from runtime.pod.logs import LogDirectory
 from runtime.pod.loop import Loop, Timer
 from runtime.pod.prepare import Blueprint
+from runtime.pod.pulling import Done, Pull
 from runtime.pod.records import ContainerRecord, Json, PodRecord, Terminated, timestamp
 from runtime.pod.runner import Runner
 from runtime.settings import Settings
@@ -130,6 +131,15 @@ class Monitor:
         self.pod.containers[index].image_id = image_id
         return prepared
 
+    def pull(self, index: int, done: Done) -> Pull | None:
+        blueprint = self.blueprint
+        if not blueprint.wants_pull(index):
+            return None
+        return Pull(self.loop, self.settings, blueprint.containers[index][1], blueprint.registries(), done)
+
+    def pulls_always(self, index: int) -> bool:
+        return self.blueprint.pull_policy(index) == "Always"
+
     def log_directory(self, index: int) -> LogDirectory:
         return self.blueprint.log_directory(index)
 
@@ -231,7 +241,7 @@ class Monitor:
 
     def reap(self) -> None:
         """Collect children that are no container's first process: orphans where the host's pid namespace is shared."""
-        ours = {record.pid for record in self.pod.containers if record.pid}
+        ours = {record.pid for record in self.pod.containers} | {runner.worker for runner in self.runners}
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

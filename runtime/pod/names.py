@@ -75,41 +75,6 @@ def address(text: str) -> str | None:
     return None
 
 
-_HOST = re.compile(
-    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?"
-)
-_PATH_PART = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-
-
-def image_fault(text: str) -> str | None:
-    """What is wrong with an image reference `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, with the character's position."""
-    if len(text) > 500:
-        return "longer than 500 characters"
-    rest, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
-        return f"malformed digest at position {len(rest) + 2}"
-    colon = rest.rfind(":")
-    if colon > rest.rfind("/"):
-        if not _TAG.fullmatch(rest[colon + 1 :]):
-            return f"malformed tag at position {colon + 2}"
-        rest = rest[:colon]
-    return _image_path_fault(rest)
-
-
-def _image_path_fault(path: str) -> str | None:
-    position = 1
-    parts = path.split("/")
-    for index, part in enumerate(parts):
-        is_host = index == 0 and len(parts) > 1 and (set(".:") & set(part) or part == "localhost")
-        if not (_HOST if is_host else _PATH_PART).fullmatch(part):
-            found = (_HOST if is_host else _PATH_PART).match(part)
-            return f"malformed {'host' if is_host else 'name'} at position {position + (found.end() if found else 0)}"
-        position += len(part) + 1
-    return None
-
-
 SAFE_SYSCTLS = (
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",

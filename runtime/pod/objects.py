@@ -68,6 +68,7 @@ __all__ = [
     "KubernetesStruct",
     "LabelSelector",
     "ListMeta",
+    "LocalObjectReference",
     "Mode",
     "ObjectList",
     "ObjectMeta",
@@ -168,6 +169,12 @@ class VolumeMount(KubernetesStruct):
     name: str = ""
     mount_path: str = ""
     read_only: bool = False
+
+
+class LocalObjectReference(KubernetesStruct):
+    """An object of the pod's namespace."""
+
+    name: str = ""
 
 
 class Capabilities(KubernetesStruct):
@@ -302,6 +309,7 @@ class PodSpec(KubernetesStruct):
     host_users: bool | None = None
     host_aliases: list[HostAlias] = []
     security_context: PodSecurityContext | None = None
+    image_pull_secrets: list[LocalObjectReference] = []
     node_name: str = ""
 
 

@@ -16,7 +16,17 @@ from rootfs.images.store import Image, ImageStore
 from rootfs.overlay import create_upper
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import defaults, directory, environment, profiles, quantities, sandbox, users, volumes
+from runtime.pod import (
+    defaults,
+    directory,
+    environment,
+    profiles,
+    pullpolicy,
+    quantities,
+    sandbox,
+    users,
+    volumes,
+)
 from runtime.pod.attempt import Prepared
 from runtime.pod.compile import (
     ETC_FILES,
@@ -31,6 +41,7 @@ from runtime.pod.environment import Sources
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
 from runtime.pod.objects import ConfigMap, Container, Pod, Secret, Volume
+from runtime.pod.pullpolicy import Registries
 from runtime.pod.runner import ImageMissing
 from runtime.settings import Settings
 
@@ -171,6 +182,27 @@ class Blueprint:
             self._values.config_maps, self._values.secrets, address=address, host_address=host_address
         )
         return address
+
+    def pull_policy(self, index: int) -> str:
+        """When the container's image is pulled; the host's own never is, as no registry has it."""
+        container = self.pod.spec.containers[index]
+        return "IfNotPresent" if container.image == pullpolicy.HOST else container.image_pull_policy
+
+    def wants_pull(self, index: int) -> bool:
+        """Whether a start of the container has to wait for a pull. Raises BadInput for a malformed name."""
+        policy, image = self.pull_policy(index), self.pod.spec.containers[index].image
+        if wrong := pullpolicy.image_fault(image):
+            raise BadInput(wrong)
+        if policy == "IfNotPresent":
+            with contextlib.suppress(NotFound):
+                self._images.get(image)
+                return False
+        return policy != "Never"
+
+    def registries(self) -> Registries:
+        """The credentials that the pod's imagePullSecrets hold. Raises BadCredentials for one that holds none."""
+        names = [reference.name for reference in self.pod.spec.image_pull_secrets]
+        return pullpolicy.credentials(names, self._values.secrets)
 
     def prepare(self, index: int, attempt: int) -> tuple[Prepared, str]:
         """All that attempt number `attempt` of a container needs, its directories made; and its image's digest."""

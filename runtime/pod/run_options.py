@@ -96,6 +96,7 @@ def pod_from_run_options(
     container = Container(
         name=name,
         image=image,
+        image_pull_policy="Never",  # whoever runs it has brought it
         command=program,
         args=args,
         working_dir=workdir or "",

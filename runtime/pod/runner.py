@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from kernel.errors import CommandNotExecutable, CommandNotFound, NotFound, RawpodError
+from kernel.errors import BadInput, CommandNotExecutable, CommandNotFound, NotFound, RawpodError
 from kernel.pidfd import process_start_time
+from runtime.pod import pullpolicy
 from runtime.pod.attempt import Attempt, Ended, Prepared, Show
 from runtime.pod.backoff import Backoff
 from runtime.pod.directory import replace_file
 from runtime.pod.logs import LogDirectory, LogWriter
 from runtime.pod.loop import Loop, Timer
-from runtime.pod.records import ContainerRecord, Running, Terminated, timestamp
+from runtime.pod.pulling import Done, Pull
+from runtime.pod.records import ContainerRecord, Running, Terminated, Waiting, timestamp
+
+# How long the reason of a failed pull stands alone, before the wait for the next one is told of.
+_ERROR_SHOWN = 1.0
 
 
 class ImageMissing(NotFound):
@@ -25,6 +30,15 @@ class Host(Protocol):
     loop: Loop
     restart_policy: str
     show: Show | None
+
+    def pull(self, index: int, done: Done) -> Pull | None:
+        """Begin to bring the container's image, if there is cause to; None if there is none.
+
+        Raises BadInput for a name that is none.
+        """
+
+    def pulls_always(self, index: int) -> bool:
+        """Whether each start of the container is to see what its registry has by then."""
 
     def prepare(self, index: int, attempt: int) -> Prepared:
         """Everything the attempt needs. Raises ImageMissing, or another RawpodError for what cannot be made."""
@@ -55,7 +69,9 @@ class Runner:
         self.record = record
         self.done = False
         self._host, self._index, self._ended = host, index, ended
-        self._backoff = Backoff()
+        self._backoff, self._pull_backoff = Backoff(), pullpolicy.backoff()
+        self._pull: Pull | None = None
+        self._pull_delay = 0.0
         self._attempt: Attempt | None = None
         self._following: Prepared | None = None
         self._timer: Timer | None = None
@@ -66,8 +82,56 @@ class Runner:
         """Begin the first attempt."""
         self._run()
 
+    @property
+    def worker(self) -> int:
+        """The pid of the process that brings the image, 0 for none."""
+        return self._pull.pid if self._pull else 0
+
     def _run(self) -> None:
+        """The next attempt, once its image is there."""
         self._timer = None
+        if self._following is None:
+            try:
+                self._pull = self._host.pull(self._index, self._pulled)
+            except BadInput as error:
+                self._could_not_pull("InvalidImageName", error)
+                return
+            except (RawpodError, OSError) as error:
+                self._could_not_pull("ErrImagePull", error)
+                return
+            if self._pull is not None:
+                self.record.wait("ContainerCreating", f"pulling image {self.record.image!r}")
+                self._host.changed()
+                return
+        self._run_now()
+
+    def _pulled(self, error: RawpodError | None) -> None:
+        self._pull = None
+        if error is not None:
+            self._could_not_pull("ErrImagePull", error)
+        else:
+            self._pull_backoff = pullpolicy.backoff()
+            self._run_now()
+
+    def _could_not_pull(self, reason: str, error: RawpodError | OSError) -> None:
+        if self._host.failed(error):
+            return  # which has stopped us
+        self.record.wait(reason, str(error))
+        delay = self._pull_delay = self._pull_backoff.next_delay(0.0)
+        shown = min(_ERROR_SHOWN, delay / 2)
+        self._timer = self._host.loop.call_later(shown, lambda: self._wait_to_pull(reason, delay - shown))
+        self._host.changed()
+
+    def _wait_to_pull(self, reason: str, left: float) -> None:
+        if reason != "InvalidImageName":
+            waiting = self.record.state
+            assert isinstance(waiting, Waiting)
+            told = f"back-off {self._pull_delay:g}s pulling image {self.record.image!r}: {waiting.message}"
+            self.record.wait("ImagePullBackOff", told)
+        self._timer = self._host.loop.call_later(left, self._run)
+        self._host.changed()
+
+    def _run_now(self) -> None:
         number = self.record.restarts
         prepared: Prepared | None = None
         try:
@@ -101,7 +165,7 @@ class Runner:
         record.command = prepared.config.process.args if prepared.config.process else []
         self._host.warn(container.warnings)
         self._host.changed()
-        if self._host.restart_policy != "Never":
+        if self._host.restart_policy != "Never" and not self._host.pulls_always(self._index):
             # In idle time, so that a replacement has nothing to wait for.
             self._host.loop.call_later(0, self._prepare_following)
 
@@ -180,6 +244,9 @@ class Runner:
         if self._attempt is not None:
             self._attempt.container.signal(self._attempt.stop_signal)
             return
+        if self._pull is not None:
+            self._pull.cancel()
+            self._pull = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from kernel.errors import BadInput
 from kernel.names import CAPABILITIES, MAX_ID
-from runtime.pod import environment, names, quantities
+from runtime.pod import environment, names, pullpolicy, quantities
 from runtime.pod.faults import Fault, Path, nearest, shown
 from runtime.pod.objects import (
     Container,
@@ -31,13 +31,10 @@ def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterato
         yield Fault((*path, "name"), f"{shown(container.name)} is not a container's name", rule)
     if not container.image:
         yield Fault((*path, "image"), "required", "the name of an image, as host")
-    elif wrong := names.image_fault(container.image):
-        yield Fault((*path, "image"), f"{shown(container.image)} is not an image's name: {wrong}", "[HOST/]NAME[:TAG]")
-    if container.image_pull_policy == "Always":
-        yield Fault((*path, "imagePullPolicy"), "'Always' is not supported by rawpod yet", "IfNotPresent or Never")
-    elif container.image_pull_policy not in ("", "IfNotPresent", "Never"):
-        wrong = f"unknown policy {shown(container.image_pull_policy)}"
-        yield Fault((*path, "imagePullPolicy"), wrong, "IfNotPresent or Never")
+    elif wrong := pullpolicy.image_fault(container.image):
+        yield Fault((*path, "image"), wrong, "[REGISTRY/]NAME[:TAG][@DIGEST], in lower case")
+    if fault := pullpolicy.policy_fault(container.image_pull_policy):
+        yield Fault((*path, "imagePullPolicy"), *fault)
     if container.working_dir:
         yield from absolute_path(container.working_dir, (*path, "workingDir"))
     for name, words in (("command", container.command), ("args", container.args)):

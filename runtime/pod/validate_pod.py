@@ -55,6 +55,10 @@ def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, 
     if spec.security_context:
         yield from _security(spec.security_context, spec.host_network, (*path, "securityContext"))
     yield from _volumes(spec.volumes, (*path, "volumes"))
+    for index, secret in enumerate(spec.image_pull_secrets):
+        if rule := names.subdomain(secret.name):
+            wrong = f"{shown(secret.name)} is not an object's name" if secret.name else "required"
+            yield Fault((*path, "imagePullSecrets", index, "name"), wrong, rule)
     if not spec.containers:
         yield Fault((*path, "containers"), "required", "at least one container")
     yield from _containers(spec, (*path, "containers"))

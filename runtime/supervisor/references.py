@@ -27,6 +27,9 @@ def of_pod(pod: Object) -> Iterator[Reference]:
                 yield Reference(kind, source.get(name, ""), "", optional)
                 for item in source.get("items") or ():
                     yield Reference(kind, source.get(name, ""), item["key"], optional)
+    for secret in pod["spec"].get("imagePullSecrets") or ():
+        # Kubelet tries without one that is missing: the image may be public.
+        yield Reference("Secret", secret.get("name", ""), "", optional=True)
     for container in pod["spec"].get("containers") or ():
         for source in container.get("envFrom") or ():
             for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):

@@ -124,7 +124,7 @@ def test_a_command_that_is_not_there_is_a_start_error(pods: Pods) -> None:
 
 
 def test_a_missing_image_is_waited_for(pods: Pods) -> None:
-    pod = pods.start({"name": "main", "image": "absent", "command": ["true"]})
+    pod = pods.start({"name": "main", "image": "absent", "command": ["true"], "imagePullPolicy": "Never"})
     pod.wait(lambda status: status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull")
     assert "absent" in pod.state()["state"]["waiting"]["message"]
     assert pod.stop()["phase"] == "Failed"

@@ -74,7 +74,7 @@ def test_a_payload_ended_by_a_signal_is_128_and_the_signal(settings: Settings, r
 def test_not_found_not_executable_no_image_and_bad_options(rawpod: Rawpod) -> None:
     assert "nonesuch" in rawpod("run", "--rm", "host", "nonesuch", check=127).stderr
     assert "/etc/passwd" in rawpod("run", "--rm", "host", "/etc/passwd", check=126).stderr
-    assert "'absent'" in rawpod("run", "--rm", "absent", "true", check=125).stderr
+    assert "'absent'" in rawpod("run", "--rm", "--pull", "never", "absent", "true", check=125).stderr
     faults = rawpod("run", "--memory", "1x", "-e", "=x", "host", "true", check=2).stderr
     assert "--memory" in faults
     assert rawpod("ps", "-a").stdout.count("\n") == 1

@@ -323,7 +323,7 @@ def test_the_options_of_run_are_a_pod() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"image": "Host"}, "IMAGE: 'Host' is not an image's name"),
+        ({"image": "Host"}, "IMAGE: image reference 'Host': character 1: "),
         ({"name": "X"}, "--name: 'X' is not a"),
         ({"memory": "64x"}, "--memory"),
         ({"cpus": "0"}, "--cpus: cpu '0' is out of range"),

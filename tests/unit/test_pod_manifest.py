@@ -300,8 +300,15 @@ ROWS: dict[str, tuple[str, str]] = {
         r"containers\[0\]\.securityContext: uid 0 contradicts runAsNonRoot",
     ),
     "no image": (POD.replace("image: host", "image: ''"), r"image: required"),
-    "bad image": (POD.replace("image: host", "image: a b"), r"'a b' is not an image's name: .* at position 2"),
-    "pull policy": (container("imagePullPolicy: Always"), r"'Always' is not supported by rawpod yet"),
+    "bad image": (POD.replace("image: host", "image: a b"), r"image reference 'a b': character 2: "),
+    "pull policy": (
+        container("imagePullPolicy: IfPresent"),
+        r"imagePullPolicy: unknown policy 'IfPresent' \(did you mean 'IfNotPresent'\)",
+    ),
+    "pull secret": (
+        spec("imagePullSecrets: [{name: 'A B'}]"),
+        r"spec\.imagePullSecrets\[0\]\.name: 'A B' is not an object's name",
+    ),
     "no containers": (re.sub("  containers(.|\n)*", "  hostname: x\n", POD), r"spec\.containers: required"),
     "container name twice": (
         spec("- name: main\n  image: host"),

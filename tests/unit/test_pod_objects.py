@@ -90,19 +90,6 @@ def test_names_of_objects_follow_their_grammar(name: str) -> None:
     assert names.subdomain(name) is not None
 
 
-@pytest.mark.parametrize("text", ["host", "nginx:1.25", "registry.local:5000/team/app:v1", f"a/b@sha256:{'0' * 64}"])
-def test_image_references_are_accepted(text: str) -> None:
-    assert names.image_fault(text) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "position"),
-    [("Host", 1), ("a/B", 3), ("a b", 2), ("a:", 3), ("a:b/c", 2), ("a//b", 3), ("a@sha256:12", 3), ("x:?", 3)],
-)
-def test_the_position_of_an_image_references_fault_is_named(text: str, position: int) -> None:
-    assert f"at position {position}" in (names.image_fault(text) or "")
-
-
 def test_sysctls_are_safe_in_both_spellings_only() -> None:
     assert names.sysctl("net/ipv4/tcp_syncookies") is None
     for unsafe in ("kernel.core_pattern", "net.ipv4.tcp_syncookies+kernel.core_pattern", "net.ipv4.ip_forward", ""):
