@@ -8,6 +8,7 @@ from pathlib import Path
 from kernel.record import Record
 
 DEFAULT_ROOT = Path("/var/lib/rawpod")
+DEFAULT_REGISTRIES = Path("/etc/rawpod/registries.toml")
 
 
 class Settings(Record):
@@ -15,7 +16,7 @@ class Settings(Record):
 
     `cgroup` is a path as /proc/self/cgroup shows it, None for rawpod/ in the delegated subtree.
     `missing_controllers` is "refuse" or "warn": what becomes of a limit whose controller is not on cgroup v2.
-    `internal` pods reach one another and the host, nothing beyond.
+    `internal` pods reach one another and the host, nothing beyond. `registries` is how to get images, docs/images.md.
     """
 
     root: Path = DEFAULT_ROOT
@@ -26,6 +27,7 @@ class Settings(Record):
     socket: Path = Path("/run/rawpod/rawpod.sock")
     missing_controllers: str = "refuse"
     internal: bool = False
+    registries: Path = DEFAULT_REGISTRIES
 
     @property
     def images(self) -> Path:
@@ -61,5 +63,5 @@ class Settings(Record):
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Settings:
         """The inverse of `to_json`."""
-        paths = {"root", "state", "socket"}
+        paths = {"root", "state", "socket", "registries"}
         return cls(**{key: Path(str(value)) if key in paths else value for key, value in data.items()})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import click
 
+from runtime.cli.image_registry import pull, push
 from runtime.settings import Settings
 
 
@@ -11,6 +12,10 @@ def image() -> None:
 
     The image `host` is always there: the machine's own /usr, read-only, under a root of its own.
     """
+
+
+image.add_command(pull)
+image.add_command(push)
 
 
 @image.command("import")

@@ -61,6 +61,8 @@ SECTIONS = (
     Section(
         "Images and the host",
         (
+            Entry("pull", "runtime.cli.image_registry:pull", "Fetch an image from a registry."),
+            Entry("push", "runtime.cli.image_registry:push", "Send an image to a registry."),
             Entry("oci", "runtime.cli.oci:oci", "The OCI runtime command line, as rawpod-oci."),
             Entry("image", "runtime.cli.image:image", "Import, list and remove images."),
             Entry("doctor", "runtime.cli.doctor:doctor", "Check the host, with a remedy for what is missing."),
@@ -136,6 +138,7 @@ def _option(name: str, variable: str, text: str, **attributes: Any) -> Decorator
     "What to do about a limit whose controller is not on cgroup v2.",
     type=click.Choice(["refuse", "warn"]),
 )
+@_option("--registries", "REGISTRIES", "Mirrors, short names; /etc/rawpod/registries.toml.", metavar="FILE")
 @_option("--internal", "INTERNAL", "Pods reach one another and the host, nothing beyond.", is_flag=True)
 @click.version_option(VERSION, message="rawpod %(version)s")
 @click.pass_context
@@ -147,7 +150,7 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, False)}
     # Children and threads may change directory, so a relative root is made absolute once, here.
-    given |= {name: Path(given[name]).absolute() for name in ("root", "state", "socket") if name in given}
+    given |= {name: Path(given[name]).absolute() for name in ("root", "state", "socket", "registries") if name in given}
     if "state" in given:
         given.setdefault("socket", given["state"] / "rawpod.sock")
     ctx.obj = Settings(**given)

@@ -83,10 +83,9 @@ class Pull:
 
 def fetch(settings: Settings, image: str, registries: Registries) -> None:
     """Bring the image into the store. Raises RawpodError."""
-    raise PullError(
-        f"image {image!r} is not in the store, and rawpod does not pull from registries yet",
-        remedy=f"rawpod image import {image} FILE.tar",
-    )
+    from rootfs.registry.fetch import fetch as fetch_image
+
+    fetch_image(settings.images, image, registries=settings.registries, auths=registries.auths)
 
 
 def _name(image: str, registries: Registries) -> str:
