@@ -26,6 +26,7 @@ from kernel.mounts import (
 from kernel.operation import Assembly, Operation
 from kernel.paths import open_in_root
 from rootfs import options
+from rootfs.copy import copy_tree
 from rootfs.filesystems import propagate
 from rootfs.idmap import IdMaps, forget_namespace, idmap, shared_namespace
 from rootfs.place import (
@@ -47,8 +48,9 @@ class Bind(Operation):
     `source` is resolved once, by the kernel, into a detached mount; whatever happens to the path afterwards changes
     nothing. With `within` it is resolved inside that directory, whose links cannot lead out (for subPath volumes).
     `set` and `clear` are MOUNT_ATTR_* of the mount itself, `tree_set` and `tree_clear` of all mounts below it, too.
-    Without `propagation` the bind is private. With `pinned`, PinSource has cloned it under that name before. Raises
-    NotFound if there is no source.
+    Without `propagation` the bind is private. With `populate` an empty directory first gets a copy of what it covers,
+    its owner and mode too, as Docker fills volumes of an image. With `pinned`, PinSource has cloned it under that name
+    before. Raises NotFound if there is no source.
     """
 
     source: str
@@ -61,11 +63,14 @@ class Bind(Operation):
     propagation: int = MS_PRIVATE | MS_REC
     within: str = ""
     pinned: str = ""
+    populate: bool = False
 
     def describe(self) -> str:
         words = options.names(self.set, self.clear) + [
             "r" + name for name in options.names(self.tree_set, self.tree_clear)
         ]
+        if self.populate:
+            words.append("copyup")
         shown = ",".join(["rbind" if self.recursive else "bind", *words])
         source = f"{self.within}:{self.source}" if self.within else self.source
         return f"bind {source} -> {self.destination} [{shown}]"
@@ -85,11 +90,27 @@ class Bind(Operation):
                 raise ContainerError(f"{self.source!r} is not a procfs: it cannot stand in for /proc")
             if is_directory(target) and not is_directory(tree):
                 raise ContainerError(f"{self.destination!r} in the root is a directory, {self.source!r} a file")
+            if self.populate and is_directory(tree):
+                populate(tree, target)
             attach(tree, target)
         finally:
             os.close(tree)
             if target >= 0:
                 os.close(target)
+
+
+def populate(tree: int, target: int) -> None:
+    """Copy directory `target` into directory `tree` if that is empty. What is copied lies inside the root, as `target`.
+
+    It is done by the new process with its own privileges, on descriptors, before anything of the container runs.
+    """
+    reading = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    try:
+        empty = not os.listdir(reading)
+    finally:
+        os.close(reading)
+    if empty:
+        copy_tree(target, tree)
 
 
 class PinSource(Operation):

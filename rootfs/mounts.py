@@ -17,7 +17,7 @@ upper layer.
 from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
-from kernel.mounts import MS_PRIVATE, MS_REC
+from kernel.mounts import MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC
 from kernel.operation import Operation
 from rootfs import options
 from rootfs.binds import Bind, Mask, PinSource, ReadOnly, Remount
@@ -84,8 +84,8 @@ def from_oci(
     path = _destination(destination)
     parsed = options.parse(mount_options)
     if parsed.remount:
-        if parsed.idmap:
-            _refuse(destination, "remount", (parsed.idmap,))
+        if parsed.idmap or parsed.populate:
+            _refuse(destination, "remount", (parsed.idmap or "copyup",))
         data = parsed.data + parsed.superblock
         return Remount(path, parsed.set, parsed.clear, parsed.tree_set, parsed.tree_clear, parsed.propagation, data)
     if parsed.bind or fstype == "bind":
@@ -102,6 +102,8 @@ def _bind(destination: str, source: str | None, parsed: options.MountOptions) ->
     if not source:
         raise BadInput(f"mount {destination!r}: a bind mount without a source")
     _refuse(destination, "a bind mount", parsed.data + parsed.superblock + (("tmpcopyup",) if parsed.copy_up else ()))
+    if parsed.populate and (parsed.set | parsed.tree_set) & MOUNT_ATTR_RDONLY:
+        _refuse(destination, "a read-only bind mount", ("copyup",))
     return Bind(
         source,
         destination,
@@ -111,6 +113,7 @@ def _bind(destination: str, source: str | None, parsed: options.MountOptions) ->
         parsed.tree_set,
         parsed.tree_clear,
         parsed.propagation or MS_PRIVATE | MS_REC,
+        populate=parsed.populate,
     )
 
 
@@ -122,6 +125,8 @@ def _filesystem(
     devices: tuple[Device, ...],
     label: str,
 ) -> Filesystem:
+    if parsed.populate:
+        _refuse(destination, fstype, ("copyup",))
     if parsed.copy_up and (fstype != "tmpfs" or destination == "/dev"):
         _refuse(destination, fstype, ("tmpcopyup",))
     # There is nothing below a filesystem that was just made: recursive flags are its own.

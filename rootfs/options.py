@@ -74,7 +74,8 @@ class MountOptions(Record):
     """Options parsed. `set`, `clear` are MOUNT_ATTR_* of the mount itself, `tree_*` of all mounts below it as well.
 
     `propagation` is 0 or MS_*, with MS_REC for the whole tree. `idmap` is the option as it was written, "ridmap" for
-    the whole tree. `data` goes to the filesystem, in order.
+    the whole tree. `populate` fills an empty source of a bind with what it covers. `data` goes to the filesystem, in
+    order.
     """
 
     bind: bool = False
@@ -89,11 +90,12 @@ class MountOptions(Record):
     data: tuple[str, ...] = ()
     superblock: tuple[str, ...] = ()
     idmap: str = ""
+    populate: bool = False
 
 
 def parse(options: Iterable[str]) -> MountOptions:
     """Sort `options` by what they mean; the last one wins. What rawpod does not know belongs to the filesystem."""
-    bind = recursive = remount = copy_up = False
+    bind = recursive = remount = copy_up = populate = False
     attributes, tree = (0, 0), (0, 0)
     propagation = 0
     idmap = ""
@@ -112,6 +114,8 @@ def parse(options: Iterable[str]) -> MountOptions:
             remount = True
         elif option == "tmpcopyup":
             copy_up = True
+        elif option == "copyup":
+            populate = True
         elif option.partition("=")[0] in ("idmap", "ridmap"):
             idmap = option
         elif option in _SUPERBLOCK:
@@ -119,7 +123,17 @@ def parse(options: Iterable[str]) -> MountOptions:
         elif option not in _NOTHING_TO_DO:
             data.append(option)
     return MountOptions(
-        bind, recursive, remount, *attributes, *tree, propagation, copy_up, tuple(data), tuple(superblock), idmap
+        bind,
+        recursive,
+        remount,
+        *attributes,
+        *tree,
+        propagation,
+        copy_up,
+        tuple(data),
+        tuple(superblock),
+        idmap,
+        populate,
     )
 
 
@@ -143,7 +157,7 @@ def names(set_: int, clear: int = 0) -> list[str]:
 def known_options() -> list[str]:
     """Every option that is no filesystem's own, sorted (features.md, "Mount options")."""
     recursive = ["r" + name for name in _ATTRIBUTES]
-    others = ["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"]
+    others = ["bind", "rbind", "remount", "tmpcopyup", "copyup", "idmap", "ridmap"]
     return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others})
 
 

@@ -60,6 +60,7 @@ class ImageView(Record):
     working_dir: str = ""
     user: str = ""
     stop_signal: str = ""
+    volumes: tuple[str, ...] = ()
     accounts: Accounts = Accounts()
 
 
@@ -68,7 +69,8 @@ class Surroundings(Record):
 
     `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
     is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to
-    its place on the host, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is
+    its place on the host, `image_volumes` a directory of the container to the place of what its image wants kept there,
+    `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is
     the first id of the host that the pod's user namespace maps, None for the host's users, and `mapped` are the volumes
     whose files have the container's ids on disk. `seccomp` is the container's profile, None for no filter.
     """
@@ -83,6 +85,7 @@ class Surroundings(Record):
     shm: str = ""
     ids: int | None = None
     mapped: frozenset[str] = frozenset()
+    image_volumes: Mapping[str, str] = {}
 
 
 def compile_container(
@@ -155,6 +158,15 @@ def resolve_stop_signal(pod: Pod, container: Container, image: ImageView) -> int
     """Annotation before image; raises BadInput for a signal that there is not."""
     text = pod_annotations.stop_signal(pod.metadata.annotations)
     return image_config.stop_signal(image.stop_signal, container.image) if text is None else signal_number(text)
+
+
+def image_volumes(container: Container, image: ImageView) -> list[str]:
+    """The directories that the image wants kept outside its layers, the outermost first, but for those that are hidden
+    by a volume of the pod. Raises BadInput for one that cannot be."""
+    taken = [_normal(mount.mount_path) for mount in container.volume_mounts]
+    found = image_config.volumes(image.volumes, container.image)
+    kept = [path for path in found if not any(path == hider or path.startswith(f"{hider}/") for hider in taken)]
+    return sorted(kept, key=lambda path: (path.count("/"), path))
 
 
 def _variables(
@@ -251,6 +263,10 @@ def _mounts(container: Container, image: ImageView, surroundings: Surroundings) 
     ids = _ids(surroundings)
     mounts += [_bind(source, target, "rro", "rnodev", ids=ids) for source, target in image.binds]
     mounts += [mount for mount in _standard_mounts(surroundings.shm) if mount.destination not in taken]
+    # Before those of the pod, whichever is the deeper: what a user mounts is never hidden by an image.
+    mounts += [
+        _bind(source, target, "rw", "nodev", "copyup", ids=ids) for target, source in surroundings.image_volumes.items()
+    ]
     mounts += [
         _bind(source, target, "nosuid", "nodev", "noexec")
         for target, source in surroundings.etc.items()

@@ -34,6 +34,7 @@ from runtime.pod.compile import (
     Surroundings,
     capabilities_of,
     compile_container,
+    image_volumes,
     pod_hostname,
     resolve_stop_signal,
 )
@@ -226,6 +227,7 @@ class Blueprint:
             shm=str(self._shm()),
             ids=ids,
             mapped=volumes.mapped(self.pod),
+            image_volumes=_make_image_volumes(layer, image_volumes(container, view)),
         )
         env = environment.resolve(self.pod, container, self._sources)
         config = compile_container(self.pod, container, image=view, surroundings=surroundings, env=env)
@@ -260,6 +262,7 @@ class Blueprint:
                 working_dir=config.working_dir,
                 user=config.user,
                 stop_signal=config.stop_signal,
+                volumes=config.volumes,
                 accounts=users.read_accounts(lowers),
             )
             known = self._views[name] = image, view
@@ -294,3 +297,16 @@ class Blueprint:
     def keeps_stdin_open(self, index: int) -> bool:
         """Whether the container's standard input is a pipe and not /dev/null."""
         return self.pod.spec.containers[index].stdin
+
+
+def _make_image_volumes(layer: Path, wanted: list[str]) -> dict[str, str]:
+    """An empty directory for each, beside the attempt's upper layer, so that it goes with it.
+
+    They are root's on disk, also where the container's root is another user: they are id-mapped.
+    """
+    made: dict[str, str] = {}
+    for number, path in enumerate(wanted):
+        place = layer / "volumes" / str(number)
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
+        made[path] = str(place)
+    return made

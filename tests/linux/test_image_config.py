@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 from runtime.settings import Settings
-from tests.images import make_image
+from tests.images import busybox, make_image
 from tests.linux.test_run import Rawpod, rawpod
 from tests.pods import Pods, pods
 
@@ -29,6 +33,79 @@ def test_run_obeys_the_configuration(rawpod: Rawpod, settings: Settings) -> None
     changed = rawpod(*base, "-u", "0:35", "-w", "/tmp", "--entrypoint", "sh", "web", "-c", script, "x").stdout.split()
     assert changed == ["blue", "x", "0", "35", "35", "/tmp", "0:1777"]
     assert rawpod(*base, "--entrypoint", "", "web", "pwd").stdout == "/srv/new/here\n"
+
+
+def test_a_volume_of_the_image_has_what_the_image_has_there(rawpod: Rawpod, settings: Settings) -> None:
+    """Owner, mode and contents; what is written goes neither into the upper layer nor into the image."""
+    root = busybox().directory("data", mode=0o750, uid=33, gid=34).add("data/seed", b"seed\n", mode=0o640, uid=33)
+    root.directory("data/sub").symlink("data/sub/link", "../seed")
+    image = make_image(settings.images, "web", root, volumes=("/data", "/new/deep", "/data/sub"))
+    script = "stat -c %u:%g:%a /data /new/deep; cat data/seed data/sub/link; echo x >> /data/seed; echo y > /new/deep/y"
+    for options in ((), ("--userns", "auto")):
+        done = rawpod("run", "--network", "none", *options, "--name", "one", "web", "sh", "-c", script)
+        assert done.stdout.split() == ["33:34:750", "0:0:755", "seed", "seed"], done.stderr
+        rawpod("rm", "one")
+    assert (image.lowers[0] / "data/seed").read_text() == "seed\n"
+    assert not list(settings.overlay.glob("*/*"))
+
+
+def test_a_volume_of_the_user_hides_those_of_the_image(rawpod: Rawpod, settings: Settings, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "own").write_text("own\n")
+    root = busybox().directory("data").add("data/seed", b"seed\n")
+    make_image(settings.images, "web", root, volumes=("/data", "/data/sub/deep"))
+    done = rawpod("run", "--rm", "--network", "none", "-v", f"{tmp_path}:/data", "web", "ls", "/data")
+    assert done.stdout.split() == ["own"]
+    assert os.listdir(tmp_path) == ["own"]
+
+
+def test_row_22_a_volume_of_an_image_never_names_files_of_the_host(
+    rawpod: Rawpod, settings: Settings, on_disk: Path
+) -> None:
+    """CVE-2022-23648: containerd copied what a link or ".." in the VOLUME led to on the host into the container.
+
+    Fails when populate() is given the path as the host sees it instead of the descriptor inside the root: then the
+    secret is in the volume.
+    """
+    secret = on_disk / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("secret\n")
+    root = busybox().symlink("link", str(secret)).symlink("up", "../../../../../../../.." + str(secret))
+    root.symlink("magic", "/proc/self/root").symlink("cwd", "/proc/self/cwd")
+    script = "ls -a $0/; cat $0/key; cat /etc/passwd; echo leak > $0/key; exit 0"
+    for path in (str(secret), f"/../../../..{secret}", "/link", "/up", "/a/../../../../etc"):
+        make_image(settings.images, "web", root, volumes=(path,))
+        shown = "/etc" if path.endswith("etc") else path
+        done = rawpod("run", "--rm", "--network", "none", "web", "sh", "-c", script, shown)
+        assert "secret" not in done.stdout, path
+        assert done.stdout.count("web:x:33") == 1  # the image's own /etc is what /etc is filled with
+        assert (secret / "key").read_text() == "secret\n"
+        assert os.listdir(secret) == ["key"]
+    for path in ("/magic/etc", "/cwd"):
+        make_image(settings.images, "magic", root, volumes=(path,))
+        done = rawpod("run", "--rm", "--network", "none", "magic", "ls", path, check=None)
+        assert (secret / "key").read_text() == "secret\n"
+        assert done.returncode, (path, done.stdout)
+
+
+def test_row_23_labels_of_an_image_are_data_and_control_nothing(pods: Pods) -> None:
+    """CVE-2026-53488. Fails when prepare takes the image's labels into the pod's annotations or the OCI config."""
+    labels = {
+        "rawpod.dev/pids-limit": "1",
+        "rawpod.dev/network": "none",
+        "rawpod.dev/user": "33",
+        "rawpod.dev/stop-signal": "KILL",
+        "run.oci.keep_original_groups": "1",
+        "io.kubernetes.cri-o.userns-mode": "auto",
+    }
+    make_image(pods.settings.images, "web", cmd=("sh", "-c", "id -u; sleep 1000000"), labels=labels)
+    pod = pods.start({"name": "main", "image": "web", "imagePullPolicy": "Never"})
+    status = pod.running()
+    assert status["podIP"]
+    assert next(pod.follow("main")).output == b"0\n"
+    config = json.loads((pod.directory / "containers/main/config.json").read_bytes())
+    assert "annotations" not in config
+    assert not set(labels) & set(json.dumps(status["rawpod"]["metadata"]).split('"'))
 
 
 def test_the_images_stop_signal_ends_a_pod(pods: Pods) -> None:
