@@ -12,7 +12,7 @@ _syncfs = SystemCall("syncfs", fd=c_int)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`: write(2) may take less than it was given."""
     view = memoryview(data)
     while view:

@@ -18,6 +18,7 @@ from kernel.operation import Assembly, Operation, run
 from kernel.pidfd import wait_pidfd
 from kernel.process import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, clone3
 from kernel.syscalls import SystemCall
+from rootfs.files import write_all
 from rootfs.mounts import BindRoot, MakePropagation
 
 _RENAME_EXCHANGE = 2  # renameat2(2)
@@ -115,6 +116,9 @@ class BytesSource:
 
     def skip(self, size: int) -> None:
         self.read(size)
+
+    def copy(self, size: int, fd: int) -> None:
+        write_all(fd, self.read(size))
 
 
 class ChildError(Exception):

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from rootfs.layers.tar_header import (
+    FIELDS,
     Fail,
     Header,
     TarError,
+    byte_sum,
     decimal,
     digits,
     failing,
     mtime,
     number,
+    octal,
     parse_header,
     text,
     within,
@@ -46,6 +49,9 @@ class Source(Protocol):
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes."""
+
+    def copy(self, size: int, fd: int) -> None:
+        """Write the next `size` bytes to descriptor `fd`."""
 
 
 class HeaderLimits(NamedTuple):
@@ -82,19 +88,52 @@ def members(source: Source, limits: HeaderLimits) -> Iterator[Member]:
     """
     common: dict[str, bytes] = {}
     while True:
-        reader = _Extended(source, limits, dict(common))
-        header = reader.header()
-        if header is None:
-            return
-        if header.type == "g":
-            common = reader.check_global(header)
-            continue
-        member = reader.member(header)
+        offset = source.offset
+        block = source.read(BLOCK)
+        member = None if common else _plain(block, offset, limits)
+        if member is None:
+            reader = _Extended(source, limits, dict(common))
+            header = reader.header(block, offset)
+            if header is None:
+                return
+            if header.type == "g":
+                common = reader.check_global(header)
+                continue
+            member = reader.member(header)
         end = source.offset + member.stored
         yield member
         if source.offset != end:
             raise AssertionError("the contents of a member were not read to their end")
-        source.skip(-member.stored % BLOCK)
+        if member.stored % BLOCK:
+            source.skip(-member.stored % BLOCK)
+
+
+_PLAIN = {b"0": REGULAR, b"1": HARD_LINK, b"2": SYMBOLIC_LINK, b"5": DIRECTORY}
+_NONE: dict[str, bytes] = {}
+
+
+def _plain(block: bytes, offset: int, limits: HeaderLimits) -> Member | None:
+    """The member of a header that says everything itself, as most do. None for all others, good or bad."""
+    (name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, _, _, prefix, _) = FIELDS.unpack(block)
+    type = _PLAIN.get(kind)
+    name = name.partition(b"\0")[0]
+    if type is None or magic[:5] != b"ustar" or (type == REGULAR and name[-1:] == b"/"):
+        return None
+    try:
+        owner, group, length = octal(uid), octal(gid), octal(size)
+        if octal(checksum) != byte_sum(block) or length > limits.member_bytes or max(owner, group) > _ID_MAX:
+            return None
+        time, permissions = octal(mtime) * 1_000_000_000, octal(mode) & 0o7777
+    except ValueError:
+        return None
+    if prefix[0] and magic == b"ustar\0":
+        name = prefix.partition(b"\0")[0] + b"/" + name
+    if type != REGULAR:
+        length = 0
+    target = text(link.partition(b"\0")[0]) if link[0] else ""
+    return Member(
+        text(name), type, target, permissions, owner, group, time, length, length, 0, 0, None, _NONE, offset
+    )  # fmt: skip
 
 
 class _Extended:
@@ -108,12 +147,10 @@ class _Extended:
         self.long_name = ""
         self.long_link = ""
 
-    def header(self) -> Header | None:
-        """The header that is not an extension, None at the end of the archive."""
+    def header(self, block: bytes, offset: int) -> Header | None:
+        """The first header from `block` on that is not an extension, None at the end of the archive."""
         extended = 0
         while extended <= _EXTENSIONS_MAX:
-            offset = self.source.offset
-            block = self.source.read(BLOCK)
             if not any(block):
                 if extended:
                     raise TarError("the archive ends behind an extended header", offset)
@@ -127,10 +164,11 @@ class _Extended:
                 self.long_link = text(self._contents(header).split(b"\0", 1)[0])
             elif header.type == "V":
                 self._contents(header)  # GNU's volume label names the archive, not a file
-                continue
+                extended -= 1
             else:
                 return header
             extended += 1
+            offset, block = self.source.offset, self.source.read(BLOCK)
         raise TarError(f"more than {_EXTENSIONS_MAX} extended headers for one member", self.source.offset)
 
     def check_global(self, header: Header) -> dict[str, bytes]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
+from zlib import adler32
+
+FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s6s2s64s8s8s155s12s")
+"""name, mode, uid, gid, size, mtime, checksum, type, link, magic, version, owners' names, major, minor, prefix."""
 
 _TIME_MAX = 1 << 40  # seconds: what filesystems can hold is less
 
@@ -45,8 +51,8 @@ def failing(offset: int, name: str) -> Fail:
 
 def parse_header(block: bytes, offset: int) -> Header:
     """Decode one header block. Raises TarError if it is none."""
-    checksum = sum(block[:148]) + 8 * 32 + sum(block[156:])
-    if number(block[148:156], offset) != checksum:
+    checksum = number(block[148:156], offset)
+    if checksum != byte_sum(block) and checksum != _signed_sum(block):
         raise TarError("not a tar header, or a damaged one: the checksum differs", offset)
     name = text(block[:100].split(b"\0", 1)[0])
     if block[257:263] == b"ustar\0":
@@ -71,16 +77,38 @@ def parse_header(block: bytes, offset: int) -> Header:
     )
 
 
+def byte_sum(block: bytes) -> int:
+    """The checksum of a header: the sum of its bytes, those of the checksum itself taken for spaces."""
+    # The low half of an Adler-32 is one more than the sum modulo 65521, which 256 bytes do not reach.
+    whole = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
+    return whole - sum(block[148:156]) + 8 * 32
+
+
+def _signed_sum(block: bytes) -> int:
+    """As some old programs have it, whose bytes were signed (GNU tar manual, "Basic Tar Format")."""
+    high = sum(byte >= 0x80 for byte in block[:148]) + sum(byte >= 0x80 for byte in block[156:])
+    return byte_sum(block) - 256 * high
+
+
 def number(field: bytes, offset: int) -> int:
     """A number of a header: octal text, or GNU's base 256 where the first bit is set."""
     if field[0] in (0x80, 0xFF):
         return int.from_bytes(field[1:], "big") - (1 << 8 * (len(field) - 1) if field[0] == 0xFF else 0)
-    octal = field.split(b"\0", 1)[0].strip()
-    if not octal:
+    try:
+        return octal(field)
+    except ValueError as error:
+        raise TarError(f"{error} is not an octal number", offset) from None
+
+
+@lru_cache(maxsize=4096)
+def octal(field: bytes) -> int:
+    """An octal number, 0 for none. Raises ValueError. Owners, modes and times are the same again and again."""
+    written = field.split(b"\0", 1)[0].strip()
+    if not written:
         return 0
-    if octal.strip(b"01234567"):
-        raise TarError(f"{text(octal)!r} is not an octal number", offset)
-    return int(octal, 8)
+    if written.strip(b"01234567"):
+        raise ValueError(repr(text(written)))
+    return int(written, 8)
 
 
 def digits(value: bytes, fail: Fail) -> int:

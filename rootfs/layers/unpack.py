@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import resource
@@ -11,29 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from kernel.credentials import set_parent_death_signal
 from kernel.errors import RawpodError, SystemCallError
 from kernel.pidfd import pidfd_open
 from rootfs.layers.extract import Extractor
+from rootfs.layers.stream import Stream, StreamLimits
 from rootfs.layers.tar import HeaderLimits, Member, members
 from rootfs.layers.tar_header import TarError
 
-_CHUNK = 1 << 20
-_BUFFER = 1 << 16  # small reads are for headers; what was read ahead is lost to a damaged end
 _MEMORY_MAX = 1 << 30  # address space of the worker, bytes; zstd's largest window takes an eighth of it
-
-_MAGIC = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"PK\x03\x04": "zip",
-}
 
 
 class LayerError(RawpodError):
@@ -52,7 +39,11 @@ class LayerError(RawpodError):
 
 
 class Limits(NamedTuple):
-    """What one layer may ask for. Sizes in bytes, uncompressed; `deadline` in seconds for the whole of it."""
+    """What one layer may ask for. Sizes in bytes, uncompressed; `deadline` in seconds for the whole of it.
+
+    `depth` is the most names in a path. `ratio` is the most bytes for each one compressed, in a layer of a gibibyte and
+    more: a smaller one may well hold nothing but zeros, of which gzip makes a thousandth.
+    """
 
     total_bytes: int = 64 << 30
     member_bytes: int = 16 << 30
@@ -60,6 +51,8 @@ class Limits(NamedTuple):
     extended_bytes: int = 1 << 20
     segments: int = 65_536
     deadline: float = 1800.0
+    depth: int = 512
+    ratio: int = 200
 
 
 class Unpacked(NamedTuple):
@@ -94,7 +87,7 @@ def start_unpack(archive: int, layer: str, target: int, limits: Limits = Limits(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=(target,),
-        env={"LC_ALL": "C.UTF-8"},
+        env={"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},  # mallopt(3): chunks go from thread to thread
         cwd="/",
     )
     return Unpacking(process, layer, limits.deadline)
@@ -173,128 +166,43 @@ def worker(target: str, limits_json: str) -> None:
     except TarError as error:
         answer = {"reason": error.reason, "offset": error.offset, "member": error.member}
     print(json.dumps(answer), flush=True)
+    os._exit(0)  # a thread may still wait for more of a pipe
 
 
 def unpack_here(archive: int, target: int, limits: Limits) -> Unpacked:
     """Unpack in this process, whose umask has to be 0. Raises TarError."""
     size = entries = 0
-    with _decompressed(archive) as file:
-        source = Stream(file, archive, limits.total_bytes, time.monotonic() + limits.deadline)
-        extractor = Extractor(target)
-        try:
-            for member in members(source, HeaderLimits(limits.member_bytes, limits.extended_bytes, limits.segments)):
-                entries += 1
-                if entries > limits.entries:
-                    raise TarError(f"more than {limits.entries} members", member.offset, member.name)
-                with _located(member):
-                    extractor.add(member, source)
-                size += member.stored
-            extractor.finish()
-        finally:
-            extractor.close()
-        if not entries:
-            raise TarError("an archive without members", source.offset)
-        source.drain()
-    return Unpacked(source.digest(), size, entries)
-
-
-class Stream:
-    """The uncompressed archive: counts, hashes and bounds what is read of it."""
-
-    def __init__(self, file: IO[bytes], archive: int, total: int, deadline: float) -> None:
-        self.offset = 0
-        self._archive = archive
-        self._file = file
-        self._total = total
-        self._deadline = deadline
-        self._sha256 = hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises TarError where there are not as many, or for a limit."""
-        data = self._some(size)
-        if len(data) < size:
-            parts = [data]
-            missing = size - len(data)
-            while missing:
-                data = self._some(missing)
-                if not data:
-                    raise TarError("the archive is truncated", self.offset)
-                parts.append(data)
-                missing -= len(data)
-            data = b"".join(parts)
-        return data
-
-    def skip(self, size: int) -> None:
-        """Pass over `size` bytes, which are hashed all the same."""
-        while size:
-            size -= len(self.read(min(size, _CHUNK)))
-
-    def drain(self) -> None:
-        """Read what follows the end of the archive: it counts for the digest."""
-        while self._some(_CHUNK):
-            pass
-
-    def digest(self) -> str:
-        """sha256 of all that was read."""
-        return "sha256:" + self._sha256.hexdigest()
-
-    def _undecompressed(self, error: Exception) -> TarError:
-        near = os.lseek(self._archive, 0, os.SEEK_CUR)
-        return TarError(f"cannot decompress, near byte {near} of the file: {_lower(str(error))}", self.offset)
-
-    def _some(self, size: int) -> bytes:
-        try:
-            data = self._file.read(size)
-        except (OSError, EOFError, ValueError) as error:
-            raise self._undecompressed(error) from None
-        except Exception as error:  # the decompressors' own errors have no common class
-            if type(error).__module__.partition(".")[0] not in ("isal", "backports", "compression"):
-                raise
-            raise self._undecompressed(error) from None
-        self.offset += len(data)
-        if self.offset > self._total:
-            raise TarError(f"more than {self._total} bytes uncompressed", self.offset)
-        if time.monotonic() > self._deadline:
-            raise TarError("not unpacked within the time allowed", self.offset)
-        self._sha256.update(data)
-        return data
-
-
-@contextmanager
-def _located(member: Member) -> Iterator[None]:
+    stream = Stream(archive, StreamLimits(limits.total_bytes, limits.ratio, time.monotonic() + limits.deadline))
+    extractor = Extractor(target, limits.depth)
+    member: Member | None = None
     try:
-        yield
+        for member in members(stream, HeaderLimits(limits.member_bytes, limits.extended_bytes, limits.segments)):
+            entries += 1
+            if entries > limits.entries:
+                raise TarError(f"more than {limits.entries} members", member.offset, member.name)
+            extractor.add(member, stream)
+            size += member.stored
+            member = None
+        extractor.finish()
+        if not entries:
+            raise TarError("an archive without members", stream.offset)
+        stream.drain()
     except OSError as error:
-        raise TarError(_lower(os.strerror(error.errno or 0)), member.offset, member.name) from None
+        raise _located(_lower(os.strerror(error.errno or 0)), stream.offset, member) from None
     except SystemCallError as error:
-        raise TarError(str(error), member.offset, member.name) from None
+        raise _located(str(error), stream.offset, member) from None
     except TarError as error:
-        if error.member:
-            raise
-        raise TarError(error.reason, error.offset, member.name) from None
+        raise _located(error.reason, error.offset, member, error.member) from None
+    finally:
+        extractor.close()
+        stream.close()
+    return Unpacked(stream.digest(), size, entries)
+
+
+def _located(reason: str, offset: int, member: Member | None, name: str = "") -> TarError:
+    """The error with the member that was being made."""
+    return TarError(reason, offset, name or (member.name if member else ""))
 
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-@contextmanager
-def _decompressed(archive: int) -> Iterator[IO[bytes]]:
-    start = os.pread(archive, 6, 0)
-    kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "tar")
-    with open(archive, "rb", buffering=_CHUNK, closefd=False) as raw:
-        if kind == "tar":
-            yield raw
-        elif kind == "gzip":
-            from isal.igzip import IGzipFile
-
-            yield io.BufferedReader(IGzipFile(fileobj=raw, mode="rb"), _BUFFER)  # type: ignore[no-untyped-call]
-        elif kind == "zstd":
-            if sys.version_info >= (3, 14):
-                from compression.zstd import ZstdFile
-            else:
-                from backports.zstd import ZstdFile
-
-            yield io.BufferedReader(ZstdFile(raw), _BUFFER)
-        else:
-            raise TarError(f"{kind} is not supported: a tar is plain, or compressed with gzip or zstd", 0)

@@ -111,19 +111,98 @@ def test_an_absolute_name_is_one_from_the_root(unpacker: Unpacker) -> None:
     assert (unpacker.root / "etc/file").read_text() == "x"
 
 
-@pytest.mark.parametrize("target", ["{outside}", "../outside"])
-@pytest.mark.parametrize("below", ["link/new", "link/secret", "link/sub/new"])
+@pytest.mark.parametrize("target", ["{outside}", "../outside", "../../../{outside}", "/proc/self/root/{outside}"])
+@pytest.mark.parametrize("below", ["link/new", "link/secret", "link/sub/new", "link/../link/secret"])
 def test_nothing_is_written_through_a_link(unpacker: Unpacker, target: str, below: str) -> None:
-    """CVE-2014-6407, CVE-2025-47290. Checked by opening directories with RESOLVE_* of 0 in extract.py."""
+    """CVE-2014-6407, CVE-2025-47290. Checked by a RESOLVE of 0 in places.py: the kernel then leaves by the link."""
     link = target.format(outside=unpacker.outside)
+    archive = Archive().symlink("link", link).add(below, b"inside")
+    if ".." in below:
+        with REFUSED:
+            unpacker(archive)
+        return
+    unpacker(archive)
+    inside = unpacker.root / (link.replace("../", "").lstrip("/"))
+    assert (inside / below.removeprefix("link/")).read_text() == "inside"
+
+
+def test_a_directory_that_is_a_link_of_the_same_layer_is_where_the_link_leads(unpacker: Unpacker) -> None:
+    """As in layers put together from packages, whose files lie below /lib on a system where it is a link."""
+    archive = (
+        Archive().directory("usr/lib").symlink("lib", "usr/lib").symlink("usr/lib64", "../lib/.").add("lib/a", b"a")
+    )
+    archive.add("usr/lib64/b", b"b").hard_link("lib/c", "usr/lib64/a").symlink("early", "/made/later/").add(
+        "early/d", b"d"
+    )
+    archive.directory("made/later", mode=0o700).add("lib/.wh.gone", b"").directory("lib/e")
+    unpacker(archive)
+    root = unpacker.root
+    assert sorted(os.listdir(root / "usr/lib")) == ["a", "b", "c", "e", "gone"]
+    assert (root / "usr/lib/a").stat().st_nlink == 2
+    assert (root / "made/later/d").read_text() == "d"
+    assert (root / "made/later").stat().st_mode & 0o7777 == 0o700
+    assert (root / "lib").is_symlink()
+
+
+def test_a_link_to_the_root_or_above_it_is_the_root(unpacker: Unpacker) -> None:
+    unpacker(Archive().symlink("top", "/").symlink("d/up", "../../../..").add("top/a", b"a").add("d/up/b", b"b"))
+    assert sorted(os.listdir(unpacker.root)) == ["a", "b", "d", "top"]
+
+
+@pytest.mark.parametrize(
+    "links", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "a/a/a"}, {str(n): str(n + 1) for n in range(50)}]
+)
+def test_links_that_lead_nowhere_end(unpacker: Unpacker, links: dict[str, str]) -> None:
+    archive = Archive()
+    for name, target in links.items():
+        archive.symlink(name, target)
     with REFUSED as caught:
-        unpacker(Archive().symlink("link", link).add(below, b"overwritten"))
-    assert "symbolic link" in caught.value.reason or "is not one" in caught.value.reason
+        unpacker(archive.add(next(iter(links)) + "/file", b"x"))
+    assert "40 symbolic links" in caught.value.reason
+
+
+def test_a_file_on_the_way_is_refused(unpacker: Unpacker) -> None:
+    with REFUSED as caught:
+        unpacker(Archive().add("file", b"x").symlink("link", "file").add("link/below", b"x"))
+    assert "its directory is a file" in caught.value.reason
+
+
+def test_a_link_that_takes_another_ones_place_leads_elsewhere_at_once(unpacker: Unpacker) -> None:
+    """Checked by keeping what is open when _replace() unlinks a link."""
+    archive = Archive().symlink("link", "one").add("link/a", b"a").symlink("link", "two").add("link/b", b"b")
+    unpacker(archive)
+    assert (os.listdir(unpacker.root / "one"), os.listdir(unpacker.root / "two")) == (["a"], ["b"])
+
+
+def test_directories_that_no_member_describes_are_the_same_each_time(unpacker: Unpacker) -> None:
+    unpacker(Archive().add("a/b/c", b"x", mtime=5).add("d/.wh.e", b""))
+    for name in ("a", "a/b", "d"):
+        status = (unpacker.root / name).stat()
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_mtime) == (0o755, 0, 0)
+
+
+def test_a_directory_with_a_group_to_inherit_gives_its_files_their_own(unpacker: Unpacker) -> None:
+    """Files of root's are made without a chown. Checked by giving directories their modes as they come."""
+    archive = Archive().directory("var/mail", mode=0o2775, gid=8).add("var/mail/root", b"x", mode=0o640)
+    unpacker(archive.directory("var/mail/below", mode=0o755))
+    assert (unpacker.root / "var/mail").stat().st_mode & 0o7777 == 0o2775
+    assert [(unpacker.root / f"var/mail{name}").stat().st_gid for name in ("", "/root", "/below")] == [8, 0, 0]
+    assert (unpacker.root / "var/mail/below").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_root_that_files_inherit_from_does_not_show(unpacker: Unpacker) -> None:
+    """Checked by taking every root for one that nothing is inherited from."""
+    os.chown(unpacker.root, 5, 6)
+    os.chmod(unpacker.root, 0o2755)
+    unpacker(Archive().add("a", b"x", mode=0o644).directory("d").add("d/b", b"x").symlink("l", "a"))
+    for name in ("a", "d", "d/b", "l"):
+        status = (unpacker.root / name).lstat()
+        assert (status.st_uid, status.st_gid) == (0, 0), name
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
 def test_a_member_replaces_a_link_and_never_what_it_points_to(unpacker: Unpacker, kind: bytes) -> None:
-    """CVE-2021-32760 changed the mode of the link's target. Checked by dropping the O_NOFOLLOW, O_EXCL and _clear()."""
+    """CVE-2021-32760 changed the mode of the link's target. Checked by dropping O_NOFOLLOW and O_EXCL."""
     archive = Archive().symlink("link", str(unpacker.outside / "secret"))
     unpacker(archive.add("link", kind=kind, mode=0o777, uid=9))
     assert not (unpacker.root / "link").is_symlink()
@@ -131,7 +210,7 @@ def test_a_member_replaces_a_link_and_never_what_it_points_to(unpacker: Unpacker
 
 @pytest.mark.parametrize("target", ["{outside}/secret", "../outside/secret", "missing", "link/secret", "directory"])
 def test_hard_links_reach_earlier_files_of_the_archive_only(unpacker: Unpacker, target: str) -> None:
-    """Python's tarfile linked a file of the host, under any filter. Checked by linking without _directory()."""
+    """Python's tarfile linked a file of the host, under any filter. Checked by linking what it names."""
     archive = Archive().symlink("link", str(unpacker.outside)).directory("directory")
     with REFUSED:
         unpacker(archive.hard_link("stolen", target.format(outside=unpacker.outside)))
@@ -165,9 +244,9 @@ def test_no_member_replaces_the_root(unpacker: Unpacker, name: str, kind: bytes)
 def test_a_directory_replaced_by_a_link_hides_nothing_behind_an_open_descriptor(unpacker: Unpacker) -> None:
     """The descriptor of the directory is in the cache when the link takes its place."""
     archive = Archive().add("d/file", b"x").symlink("d", str(unpacker.outside))
-    with REFUSED:
-        unpacker(archive.add("d/secret", b"overwritten"))
+    unpacker(archive.add("d/secret", b"overwritten"))
     assert (unpacker.root / "d").is_symlink()
+    assert unpacker.root.joinpath(*unpacker.outside.parts[1:], "secret").read_text() == "overwritten"
 
 
 def test_a_directory_given_twice_keeps_what_is_in_it(unpacker: Unpacker) -> None:
@@ -178,7 +257,7 @@ def test_a_directory_given_twice_keeps_what_is_in_it(unpacker: Unpacker) -> None
 
 
 def test_a_file_replaces_a_directory_with_all_in_it(unpacker: Unpacker) -> None:
-    """Checked by keeping the descriptors of the directories that _clear() removes."""
+    """Checked by keeping what is open when _replace() removes a directory."""
     archive = Archive().add("d/e/f", b"x").add("d", b"file").add("e/f", b"x").add("e", b"y")
     unpacker(archive.directory("e").add("e/g", b"z"))
     assert (unpacker.root / "d").read_text() == "file"
@@ -247,12 +326,13 @@ def test_sparse_files_have_their_holes(unpacker: Unpacker) -> None:
         (Limits(total_bytes=4096), "more than 4096 bytes"),
         (Limits(member_bytes=1000), "over the limit of 1000"),
         (Limits(entries=2), "more than 2 members"),
+        (Limits(depth=2), "more than 2 names"),
     ],
 )
 def test_limits(unpacker: Unpacker, limits: Limits, reason: str) -> None:
     """CVE-2020-1702, CVE-2023-25153, CVE-2017-14992."""
     with REFUSED as caught:
-        unpacker(Archive().add("a", b"x" * 2000).add("b", b"x" * 900).add("c", b"x" * 4000), limits)
+        unpacker(Archive().add("a", b"x" * 2000).add("b/c/d", b"x" * 900).add("c", b"x" * 4000), limits)
     assert reason in caught.value.reason
 
 
@@ -286,7 +366,7 @@ def test_names_too_long_for_a_filesystem_are_refused(unpacker: Unpacker) -> None
 
 def test_a_path_of_two_thousand_directories(unpacker: Unpacker) -> None:
     path = "/".join(["d"] * 2000)
-    unpacker(Archive().extended(b"x", record("path", path)).add("a", b"x"))
+    unpacker(Archive().extended(b"x", record("path", path)).add("a", b"x"), Limits(depth=2000))
     from rootfs.removal import remove_tree
 
     home = os.open(unpacker.home, os.O_RDONLY)
