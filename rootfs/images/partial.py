@@ -52,7 +52,7 @@ class Partial:
         if self.offset > self.size:
             self.discard()
             raise ImageError(f"blob {self.digest}", f"has more than the {self.size} bytes announced")
-        write_all(self._fd, data)  # type: ignore[arg-type]
+        write_all(self._fd, data)
         self._sha256.update(data)
 
     def restart(self) -> None:
