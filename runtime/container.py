@@ -140,10 +140,10 @@ class Container:
 
     def kill(self) -> None:
         """End every process of the container, frozen ones too."""
-        if self.cgroup is not None:
-            if self.cgroup.exists():
-                self.cgroup.kill()
+        if self.cgroup is not None and self.cgroup.exists():
+            self.cgroup.kill()
         elif self.pidfd >= 0:
+            # The cgroup of a process that lives is out of sight where another mount namespace has no such mount.
             self.signal(_SIGKILL)
 
     def processes(self) -> list[int]:

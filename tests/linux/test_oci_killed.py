@@ -64,3 +64,19 @@ def test_a_killed_creation_is_taken_back_by_delete(oci, v2_layout, box, settings
         assert not cgroup.exists()
         assert os.listdir(tmp_path / "state") == [] if (tmp_path / "state").exists() else True
     assert begun
+
+
+def test_a_container_whose_cgroup_is_out_of_sight_is_deleted_all_the_same(oci, v2_layout, box, settings, tmp_path):
+    # Fails, waiting for ever, when only the cgroup is asked to kill.
+    cgroup = Cgroup(v2_layout.at(f"{settings.cgroup}/box"))
+    assert call(oci, box, "create", "box").wait(timeout=60) == 0
+    file = tmp_path / "state/box/state.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({**state, "cgroup": f"{state['cgroup']}-seen-from-elsewhere"}))
+    try:
+        assert call(oci, box, "delete", "--force", "box").wait(timeout=60) == 0
+        assert not file.parent.exists()
+        assert not cgroup.populated()
+    finally:
+        cgroup.kill()
+        cgroup.delete()
