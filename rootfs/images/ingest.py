@@ -50,6 +50,10 @@ class Ingest:
         """At the end, remove what was added and no name stands for: for sources that nobody resumes."""
         self._forget = True
 
+    def added(self, digest: str) -> None:
+        """Note that a blob or layer was added by this ingest."""
+        self._added.add(digest)
+
     def has_blob(self, digest: str) -> bool:
         """Whether the blob is there, in full."""
         self._lease.hold(digest)
@@ -83,28 +87,20 @@ class Ingest:
             partial.commit()
         return digest
 
+    def stream(self) -> Stream:
+        """A new blob whose digest is not known yet; a context manager."""
+        return Stream(self, self._places)
+
     def add_stream(self, source: IO[bytes]) -> tuple[str, int]:
         """Store all that `source` has left; its digest and size in bytes."""
-        path = self._places.root / "ingest" / f"stream-{os.getpid()}-{time.monotonic_ns()}"
-        with self._places.locked(shared=True):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try_lock(fd)
-        try:
+        with self.stream() as stream:
             sha256, size = hashlib.sha256(), 0
             while chunk := source.read(_CHUNK):
-                write_all(fd, chunk)
+                write_all(stream.fd, chunk)
                 sha256.update(chunk)
                 size += len(chunk)
             digest = "sha256:" + sha256.hexdigest()
-            if not self.has_blob(digest):
-                os.fsync(fd)
-                self._added.add(digest)
-                target = self._places.blob(digest)
-                os.rename(path, target)
-                sync_directory(target.parent)
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(fd)
+            stream.keep(digest)
         return digest, size
 
     def has_layer(self, diff_id: str) -> bool:
@@ -204,6 +200,35 @@ class Ingest:
         """Manifest and configuration, checked against one another. Raises ImageError."""
         self._lease.hold(digest)
         return read_image(self._places, digest)
+
+
+class Stream:
+    """A blob that is written before its digest is known: to `fd`, then keep(). Gone at the end if it was not kept."""
+
+    def __init__(self, ingest: Ingest, places: Places) -> None:
+        self._ingest = ingest
+        self._places = places
+        self._path = places.root / "ingest" / f"stream-{os.getpid()}-{time.monotonic_ns()}"
+        with places.locked(shared=True):
+            self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try_lock(self.fd)
+
+    def keep(self, digest: str) -> None:
+        """Make it the blob of that digest, which is that of all that was written."""
+        if self._ingest.has_blob(digest):
+            return
+        os.fsync(self.fd)
+        self._ingest.added(digest)
+        target = self._places.blob(digest)
+        os.rename(self._path, target)
+        sync_directory(target.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self.fd)
 
 
 class LayerUnpacking:

@@ -127,8 +127,9 @@ class Places:
             os.fchmod(fd, 0o755)
             yield Temporary(path, fd)
         finally:
-            os.close(fd)
+            # Still locked: nobody else removes it at the same time.
             self._remove(path.name)
+            os.close(fd)
 
     def clear_unpacked(self) -> None:
         """Remove what unpackings left that died."""
@@ -163,7 +164,10 @@ class Places:
         """Lock an entry of tmp/ that nobody else has."""
         if not name.startswith(kind):
             return None
-        fd = os.open(self.root / "tmp" / name, DIRECTORY)
+        try:
+            fd = os.open(self.root / "tmp" / name, DIRECTORY)
+        except FileNotFoundError:
+            return None  # whoever made it has removed it
         if try_lock(fd):
             return name, fd
         os.close(fd)
