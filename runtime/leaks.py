@@ -26,6 +26,9 @@ from runtime.pod.directory import monitor_alive, read_status
 from runtime.settings import Settings
 
 _FINAL = ("Succeeded", "Failed")
+
+# Until the pod is removed, what it wrote can be copied out. Its users' ids are taken as long as files bear them.
+_KEPT = frozenset({"pod directory", "overlay directory", "id block"})
 _SETTLING_SECONDS = 0.25
 _ADDRESS = re.compile(r'"(\d+\.\d+\.\d+\.\d+)"')
 
@@ -67,7 +70,7 @@ def difference(before: Inventory, after: Inventory) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What should exist. `living` pods may have everything, `ended` ones only their directory.
+    """What should exist. `living` pods may have everything, `ended` ones their directory and what they wrote.
 
     `keepers` are the pids that belong in the system cgroup: the supervisor, its spawner, the monitors of living pods.
     """
@@ -78,7 +81,7 @@ class Expected:
 
     def allows(self, item: Resource) -> bool:
         """Whether the resource's pod accounts for it."""
-        return item.owner in self.living or (item.kind == "pod directory" and item.owner in self.ended)
+        return item.owner in self.living or (item.kind in _KEPT and item.owner in self.ended)
 
 
 def expected(settings: Settings) -> Expected:

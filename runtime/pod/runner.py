@@ -170,7 +170,7 @@ class Runner:
             self._host.loop.call_later(0, self._prepare_following)
 
     def _prepare_following(self) -> None:
-        if self._stopping or self._following is not None:
+        if self._stopping or self.done or self._following is not None:
             return
         try:
             self._following = self._host.prepare(self._index, self.record.restarts + 1)
@@ -201,8 +201,9 @@ class Runner:
         )
         number = self.record.restarts
         self._restart_or_over(ended.ran)
-        # After the restart, which is waited for by somebody; this is not.
-        self._host.discard(self._index, number)
+        # After the restart, which is waited for by somebody; this is not. What the last one wrote stays with the pod.
+        if not self.done:
+            self._host.discard(self._index, number)
 
     def _record_end(self, end: Terminated) -> None:
         self.record.state = end
@@ -230,6 +231,9 @@ class Runner:
 
     def _over(self) -> None:
         self.done = True
+        if self._following is not None:
+            self._following = None
+            self._host.discard(self._index, self.record.restarts + 1)
         self._host.changed()
         self._ended()
 
@@ -238,9 +242,6 @@ class Runner:
         if self.done or self._stopping:
             return
         self._stopping = True
-        if self._following is not None:
-            self._following = None
-            self._host.discard(self._index, self.record.restarts + 1)
         if self._attempt is not None:
             self._attempt.container.signal(self._attempt.stop_signal)
             return

@@ -303,6 +303,9 @@ def destroy(settings: Settings, uid: str, *, timeout: float = 5.0) -> None:
     if status is not None:
         _end_monitor(status)
     release(settings, uid, network=_had_network(status), timeout=timeout)
+    remove_tree(places.overlay)
+    # After the last file that bears one of its ids.
+    places.id_blocks.release(uid)
     logs.remove(settings.logs, uid)
     remove_tree(places.directory)
 
@@ -316,16 +319,13 @@ def _text_of(path: Path) -> str:
 
 
 def release(settings: Settings, uid: str, *, network: bool, timeout: float = 5.0) -> None:
-    """End the pod's processes and take away its kernel objects and upper layers; its directory and logs stay."""
+    """End the pod's processes and take away its kernel objects; its directory, logs and what it wrote stay."""
     places = Places(settings, uid)
     end_cgroup(places.cgroup(cgroup_hierarchy.find()), timeout)
     # Namespaces before the network: the kernel takes a link away with its namespace, which is faster than by request.
     unmount_below(places.directory)
     if network:
         network_of(settings).detach(uid, namespace_gone=True)
-    remove_tree(places.overlay)
-    # After the last file that bears one of its ids.
-    places.id_blocks.release(uid)
 
 
 def tidy(settings: Settings) -> None:

@@ -200,11 +200,16 @@ def test_what_a_pod_left_whose_monitor_is_dead_is_named(settings: Settings, cgro
     directory.rmdir()
 
 
-def test_an_ended_pod_keeps_its_directory_and_nothing_else(settings: Settings) -> None:
+def test_an_ended_pod_keeps_its_directory_and_what_it_wrote_and_nothing_else(
+    settings: Settings, cgroup: Cgroup
+) -> None:
     directory = _write_pod(settings, UID, os.getpid(), 1, phase="Succeeded")
     overlay = settings.overlay / UID
     overlay.mkdir(parents=True)
-    assert leaks(settings) == [f"left behind: overlay directory {overlay} of pod {UID}"]
+    cgroup.delete()
+    pod = cgroup.parent.child(UID).create()
+    assert leaks(settings) == [f"left behind: cgroup {pod} of pod {UID}"]
+    pod.delete()
     overlay.rmdir()
     (directory / "status.json").unlink()
     directory.rmdir()

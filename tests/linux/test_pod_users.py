@@ -9,6 +9,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from runtime import leaks
+from runtime.pod import sandbox
 from runtime.pod.idblocks import SIZE, IdBlocks
 from tests.pods import Pods, container, pods, settings_on_disk
 
@@ -103,12 +104,14 @@ def test_volumes_in_memory_belong_to_the_pods_users(pods: Pods) -> None:
     assert pod.log("main").split() == ["0:777", "0:400", "hidden", "0"]
 
 
-def test_a_restart_finds_its_layers_and_the_end_frees_the_ids(pods: Pods) -> None:
+def test_a_restart_finds_its_layers_and_the_removal_frees_the_ids(pods: Pods) -> None:
     pod = pods.start(container("main", *script("touch /new; exit 3")), hostUsers=False, restartPolicy="OnFailure")
     pod.wait(lambda status: status["containerStatuses"][0]["restartCount"] >= 1)
     blocks = IdBlocks(pods.settings.root)
     assert blocks.find(pod.uid) is not None
     pod.stop()
+    assert blocks.find(pod.uid) is not None  # what it wrote is there still, and bears them
+    sandbox.destroy(pods.settings, pod.uid)
     assert blocks.find(pod.uid) is None
 
 
