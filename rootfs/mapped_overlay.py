@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import _socket
 import os
-import struct
 
-from kernel import events
-from kernel.errors import ContainerError
-from kernel.mounts import (
-    AT_EMPTY_PATH,
-    MS_PRIVATE,
-    MS_REC,
-    OPEN_TREE_CLONE,
-    mount,
-    open_tree,
-)
+from kernel.mounts import MS_PRIVATE, MS_REC
 from kernel.operation import Assembly, Operation
-from kernel.pidfd import wait_pidfd
-from kernel.process import CLONE_NEWNS, clone3
 from rootfs.binds import clone
+from rootfs.detached import detached_tree
 from rootfs.idmap import IdMaps, forget_namespace, idmap, shared_namespace
 from rootfs.overlay import OverlayRoot
 from rootfs.place import attach_and_close
-
-_MAX_PACKET = 8192
+from rootfs.roots import MakePropagation
 
 
 class PrepareOverlay(Operation):
@@ -44,19 +31,10 @@ class PrepareOverlay(Operation):
         return f"prepare {self.overlay.describe()}" + (f" with ids {self.ids.shown()}" if self.ids else "")
 
     def execute(self, assembly: Assembly) -> None:
-        namespace = shared_namespace(assembly, self.ids) if self.ids else -1
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        child = clone3(CLONE_NEWNS)
-        if child.pid == 0:
-            self._prepare(theirs, namespace)
-        theirs.close()
-        text, ancillary, _, _ = ours.recvmsg(_MAX_PACKET, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-        ours.close()
-        wait_pidfd(child.pidfd)
-        os.close(child.pidfd)
-        if not ancillary:
-            raise ContainerError(f"{self.describe()}: {text.decode() or 'the process that prepares it was killed'}")
-        assembly.fds[self.pinned] = struct.unpack("i", ancillary[0][2])[0]
+        steps: list[Operation] = [MakePropagation(MS_REC | MS_PRIVATE)]
+        if self.ids:
+            steps.append(_MapLayers(self.overlay.lowers, shared_namespace(assembly, self.ids)))
+        assembly.fds[self.pinned] = detached_tree(self.describe(), [*steps, self.overlay], Assembly())
 
     def undo(self, assembly: Assembly) -> None:
         fd = assembly.fds.pop(self.pinned, -1)
@@ -64,24 +42,18 @@ class PrepareOverlay(Operation):
             os.close(fd)
         forget_namespace(assembly, self.ids)
 
-    def _prepare(self, parent: _socket.socket, namespace: int) -> None:
-        """In a process of its own, which ends here."""
-        try:
-            events.instruments.clear()  # they are the parent's
-            mount(None, "/", None, MS_REC | MS_PRIVATE)
-            if self.ids:
-                self._map_lowers(namespace)
-            assembly = Assembly()
-            self.overlay.execute(assembly)
-            tree = open_tree(assembly.root, "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
-            parent.sendmsg([b"!"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", tree))])
-        except BaseException as error:
-            parent.send(str(error).encode()[:_MAX_PACKET])
-        finally:
-            os._exit(0)
 
-    def _map_lowers(self, namespace: int) -> None:
-        for path in self.overlay.lowers:
+class _MapLayers(Operation):
+    """Mount each of `paths` over itself, its ids mapped as the user namespace behind `namespace` does."""
+
+    paths: tuple[str, ...]
+    namespace: int
+
+    def describe(self) -> str:
+        return f"map the ids of {', '.join(self.paths)}"
+
+    def execute(self, assembly: Assembly) -> None:
+        for path in self.paths:
             tree = clone(path, recursive=False)
-            idmap(tree, namespace, path)
+            idmap(tree, self.namespace, path)
             attach_and_close(tree, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
