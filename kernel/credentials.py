@@ -19,6 +19,7 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+_PR_GET_SECUREBITS, _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 27, 28, 1 << 2
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -36,6 +37,8 @@ class _Data(ctypes.Structure):
 _prctl = SystemCall("prctl", option=c_int, arg2=c_ulong, arg3=c_ulong, arg4=c_ulong, arg5=c_ulong)
 _capget = SystemCall("capget", header=POINTER(_Header), data=POINTER(_Data))
 _capset = SystemCall("capset", header=POINTER(_Header), data=POINTER(_Data))
+_setfsuid = SystemCall("setfsuid", uid=ctypes.c_uint)
+_setfsgid = SystemCall("setfsgid", gid=ctypes.c_uint)
 
 
 class CapabilitySets(Record):
@@ -142,3 +145,14 @@ def set_name(name: str) -> None:
     """PR_SET_NAME: what ps(1) shows, 15 bytes at most."""
     buffer = ctypes.create_string_buffer(name.encode()[:15], 16)
     _prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0)
+
+
+def set_file_owner(uid: int, gid: int) -> None:
+    """Make files as another user from now on, with the capabilities that this thread has (setfsuid(2)).
+
+    Through an id-mapped mount only a user whom it maps can make any (mount_setattr(2), EOVERFLOW).
+    """
+    # Or the change from uid 0 would take the capabilities about files away (capabilities(7), SECBIT_NO_SETUID_FIXUP).
+    _prctl(_PR_SET_SECUREBITS, _prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0) | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
+    _setfsgid(gid)
+    _setfsuid(uid)

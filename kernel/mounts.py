@@ -61,6 +61,8 @@ CGROUP2_SUPER_MAGIC = 0x63677270
 NSFS_MAGIC = 0x6E736673
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
+_STATX_ATTR_MOUNT_ROOT = 0x2000
+
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _FSPICK_CLOEXEC, _FSPICK_EMPTY_PATH = 1, 8
@@ -75,6 +77,11 @@ class _MountAttributes(ctypes.Structure):
 class _Statfs(ctypes.Structure):
     # Only f_type, the first word, is read; the rest is room for the kernel (statfs(2): 120 bytes on 64 bit).
     _fields_ = [("type", c_long), ("rest", c_long * 31)]
+
+
+class _Statx(ctypes.Structure):
+    # Only the attributes are read (statx(2): 256 bytes).
+    _fields_ = [("mask", c_uint), ("block_size", c_uint), ("attributes", c_uint64), ("rest", c_uint64 * 30)]
 
 
 _mount = SystemCall("mount", source=c_char_p, target=c_char_p, fstype=c_char_p, flags=c_ulong, data=c_char_p)
@@ -92,6 +99,7 @@ _mount_setattr = SystemCall(
     "mount_setattr", dirfd=c_int, path=c_char_p, flags=c_uint, attributes=POINTER(_MountAttributes), size=c_ulong
 )
 _fstatfs = SystemCall("fstatfs", fd=c_int, buffer=POINTER(_Statfs))
+_statx = SystemCall("statx", fd=c_int, path=c_char_p, flags=c_int, mask=c_uint, buffer=POINTER(_Statx))
 
 
 def mount(source: Path | None, target: Path, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
@@ -178,3 +186,10 @@ def statfs_type(fd: int) -> int:
     buffer = _Statfs()
     _fstatfs(fd, buffer)
     return int(buffer.type)
+
+
+def is_mount_root(fd: int) -> bool:
+    """Whether something is mounted right on what `fd`, opened with O_PATH, stands for (statx(2), MOUNT_ROOT)."""
+    buffer = _Statx()
+    _statx(fd, b"", AT_EMPTY_PATH, 0, buffer)
+    return bool(buffer.attributes & _STATX_ATTR_MOUNT_ROOT)

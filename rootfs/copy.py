@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -63,13 +64,36 @@ def copy_file(source: int, name: str, target: int, new_name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         writing = os.open(new_name, flags, 0o600, dir_fd=target)
         try:
-            while data := os.read(reading, _CHUNK):
-                write_all(writing, data)
+            copy_contents(reading, writing, status.st_size)
             _copy_metadata(status, writing)
         finally:
             os.close(writing)
     finally:
         os.close(reading)
+
+
+def copy_contents(reading: int, writing: int, size: int) -> None:
+    """Copy the first `size` bytes of one regular file to another, which is empty; holes stay holes.
+
+    What is appended meanwhile is left out, and what is cut off meanwhile is missing.
+    """
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(reading, end, os.SEEK_DATA)
+            end = min(os.lseek(reading, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no data from here on
+                raise
+            break
+        os.lseek(reading, start, os.SEEK_SET)
+        os.lseek(writing, start, os.SEEK_SET)
+        while start < end and (data := os.read(reading, min(_CHUNK, end - start))):
+            write_all(writing, data)
+            start += len(data)
+        if start < end:
+            break
+    os.ftruncate(writing, min(size, os.fstat(reading).st_size))
 
 
 def _copy_metadata(status: os.stat_result, target: int) -> None:

@@ -39,6 +39,7 @@ SECTIONS = (
             Entry("run", "runtime.cli.run:run", "Run a command in a container, without a supervisor."),
             Entry("ps", "runtime.cli.pods:ps", "List running containers."),
             Entry("exec", "runtime.cli.exec:exec_", "Run a command in a running container."),
+            Entry("cp", "runtime.cli.cp:cp", "Copy files into and out of containers."),
             Entry("logs", "runtime.cli.pods:logs", "Print what a container wrote."),
             Entry("stop", "runtime.cli.pods:stop", "End pods, politely first."),
             Entry("kill", "runtime.cli.pods:kill", "Send a signal to a container."),
