@@ -10,18 +10,19 @@ from typing import NamedTuple, Self
 
 
 class Answer(NamedTuple):
-    """What a registry sent, as it passes the proxy."""
+    """What a registry sent for `path`, as it passes the proxy."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    path: str = ""
 
 
 class Fault(NamedTuple):
     """What to do to answers for paths that match `path`, the first `times` times.
 
     `change` makes another answer of it; `cut` ends the connection after so many bytes of the body, by a reset if
-    `reset`; `stall` keeps it open there and says nothing; `refuse` ends it before any answer; `length` is added to
+    `reset`; `stall` keeps it open there and says nothing; `refuse` does so before any answer; `length` is added to
     Content-Length.
     """
 
@@ -86,6 +87,7 @@ class FaultProxy:
         self.seen.append(Seen(method, path, headers))
         fault = self._fault(method, path)
         if fault and fault.refuse:
+            await asyncio.sleep(3600 if fault.stall else 0)
             return
         host, _, port = self._upstream.partition(":")
         upstream, out = await asyncio.open_connection(host, int(port))
@@ -93,7 +95,7 @@ class FaultProxy:
             headers["connection"] = "close"
             out.write(_text(first, headers))
             await self._request_body(reader, out, int(headers.get("content-length", "0")), fault, writer)
-            answer = await _answer(upstream, method)
+            answer = (await _answer(upstream, method))._replace(path=path)
         finally:
             out.close()
         await _reply(writer, method, answer, fault)

@@ -91,7 +91,7 @@ class Authorizer:
         realm = challenge.parameters["realm"]
         if not realm.startswith("https://" if secure else ("https://", "http://")):
             raise self._error(f"its token realm {realm[:200]!a} is no address for https", "protocol")
-        scopes = challenge.parameters.get("scope", scope).split()
+        scopes = _united(f"{challenge.parameters.get('scope', '')} {scope}")
         query = [("scope", one) for one in scopes]
         if "service" in challenge.parameters:
             query.append(("service", challenge.parameters["service"]))
@@ -132,6 +132,15 @@ class Authorizer:
     def _error(self, why: str, reason: str, status: int | None = None) -> RegistryError:
         remedy = login_remedy(self._where, self._credentials is not None) if reason == "unauthorized" else None
         return RegistryError(self._where, "authentication", why, reason=reason, status=status, remedy=remedy)
+
+
+def _united(scopes: str) -> list[str]:
+    """Each resource once, with all that is asked for: to push, one token does for looking as well."""
+    found: dict[str, set[str]] = {}
+    for scope in scopes.split():
+        resource, _, actions = scope.rpartition(":")
+        found.setdefault(resource, set()).update(actions.split(","))
+    return [f"{resource}:{','.join(sorted(actions))}" for resource, actions in found.items()]
 
 
 def login_remedy(where: str, known: bool) -> str:

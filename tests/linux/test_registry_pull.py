@@ -2,100 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kernel.errors import BadInput, NotFound, RawpodError
 from rootfs.images.document import ImageError
-from rootfs.images.platform import Platform, here
-from rootfs.images.reference import parse
+from rootfs.images.platform import Platform
 from rootfs.images.store import ImageStore
 from rootfs.layers.unpack import LayerError
-from rootfs.registry.client import Client
 from rootfs.registry.config import Registry as Configured
 from rootfs.registry.config import RegistryConfig
-from rootfs.registry.credentials import Keyring
 from rootfs.registry.errors import RegistryError
-from rootfs.registry.pull import Event, Pulled, pull
-from rootfs.registry.timing import Timing
+from rootfs.registry.pull import Event
 from tests import registry_lab as lab
+from tests.registry_fixtures import MACHINE, authority, content, fetch, layout, plain, registry, store
 from tests.registry_lab import Authority, Layer, Layout, Registry, TokenServer
 
-QUICK = Timing(connect=5, stall=2, base=0.001, longest=0.01)
-MACHINE = here().architecture
-
-
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """Images `one` (three layers, one of each compression) and `many` (an index)."""
-    layout = Layout(tmp_path_factory.mktemp("layout"))
-    layers = [
-        Layer({"etc/a": b"a" * 1000}),
-        Layer({"etc/b": os.urandom(300_000)}, "zstd"),
-        Layer({"etc/c": b"c", "etc/.wh.a": b""}, ""),
-    ]
-    layout.tag(layout.image(layers, MACHINE, Cmd=["/bin/c"]), "one")
-    others = [layout.image([Layer({"etc/which": name.encode()})], name) for name in ("s390x", MACHINE, "riscv64")]
-    layout.tag(layout.index(others), "many")
-    return layout
-
-
-@pytest.fixture(scope="module")
-def registry(host: None, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry without TLS, with the layout's images as app:one and app:many."""
-    with lab.registry(tmp_path_factory.mktemp("registry")) as registry:
-        for name in ("one", "many"):
-            lab.copy(f"oci:{layout.path}:{name}", f"docker://{registry.host}/app:{name}")
-        yield registry
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    lab.need("openssl")
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    return ImageStore(tmp_path / "images")
-
-
-def plain(*hosts: str, **fields: Any) -> RegistryConfig:
-    """A configuration in which these hosts speak HTTP."""
-    registries = {host: Configured(insecure="http") for host in hosts} | fields.pop("registries", {})
-    return RegistryConfig(registries=registries, **fields)
-
-
-def fetch(
-    store: ImageStore,
-    name: str,
-    config: RegistryConfig,
-    *,
-    auth: Path | None = None,
-    platform: Platform | None = None,
-    progress: Callable[[Event], None] = lambda _: None,
-    note: Callable[[str], None] = lambda _: None,
-) -> Pulled:
-    async def work() -> Pulled:
-        keyring = Keyring((auth,) if auth else ())
-        async with Client(parse(name), config, keyring, timing=QUICK, note=note) as client:
-            return await pull(store, client, platform, progress)
-
-    return asyncio.run(work())
-
-
-def content(store: ImageStore, name: str, path: str) -> bytes:
-    """A file of the image, from the topmost layer that has it."""
-    for lower in store.get(name).lowers:
-        if (lower / path).is_file():
-            return (lower / path).read_bytes()
-    raise FileNotFoundError(path)
+__all__ = ["authority", "layout", "registry", "store"]
 
 
 def test_an_image_arrives_with_its_layers_and_its_configuration(
