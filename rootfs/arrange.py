@@ -9,7 +9,7 @@ from kernel.mounts import MOUNT_ATTR_RDONLY, MS_SHARED
 from kernel.record import Record
 from rootfs import options
 from rootfs.binds import Bind, PinSource
-from rootfs.devices import DEFAULT_DEVICES, Dev, Devices
+from rootfs.devices import DEFAULT_DEVICES, Dev, Devices, PrepareDev
 from rootfs.filesystems import CgroupView, Mqueue, Proc, Sysfs
 from rootfs.idmap import IdMaps
 from rootfs.mounts import from_oci
@@ -80,7 +80,7 @@ def arrange(entries: Iterable[Entry], around: Surroundings, root: BindRoot | Non
             root = root.replace(pinned="root")
         inside.append(root)
     made = [_one(number, entry, around, before) for number, entry in enumerate(entries)]
-    inside += _with_devices(made, around)
+    inside += _with_devices(made, around, before)
     return Arranged(tuple(before), tuple(inside))
 
 
@@ -125,7 +125,7 @@ def _ids(number: int, entry: Entry, around: Surroundings) -> tuple[IdMaps | None
     return ids, option.startswith("r")
 
 
-def _with_devices(made: list[Operation], around: Surroundings) -> list[Operation]:
+def _with_devices(made: list[Operation], around: Surroundings, before: list[Operation]) -> list[Operation]:
     covers = [normal(getattr(operation, "destination", "/")) for operation in made]
     devices = tuple(device.replace(path=normal(device.path)) for device in around.devices)
     index = covers.index("/dev") if "/dev" in covers else -1
@@ -144,6 +144,9 @@ def _with_devices(made: list[Operation], around: Surroundings) -> list[Operation
     assert isinstance(dev, Dev)
     read_only = dev.attributes & MOUNT_ATTR_RDONLY
     dev = dev.replace(devices=first, attributes=dev.attributes & ~MOUNT_ATTR_RDONLY)
+    if around.user and around.ids and not set(first) <= set(DEFAULT_DEVICES):
+        before.append(PrepareDev(dev, "/dev", around.ids))
+        dev = dev.replace(pinned="/dev")
     arranged = [*made[:index], dev, *made[index + 1 :]] if index >= 0 else [dev, *made]
     if rest:
         arranged.append(Devices(rest))

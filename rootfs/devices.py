@@ -14,6 +14,7 @@ from kernel.paths import open_in_root
 from kernel.record import Record
 from rootfs.binds import clone_device
 from rootfs.filesystems import Filesystem
+from rootfs.idmap import IdMaps, outside
 from rootfs.place import attach_and_close, real_directory, target_directory, target_file
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ class Dev(Filesystem):
     """A fresh tmpfs on /dev with `devices` and the usual links.
 
     Devices are made by mknod(2); where that is not permitted, the host's own are bind-mounted, after a look at what
-    their descriptors are.
+    their descriptors are. With `pinned`, PrepareDev has made all of it.
     """
 
     fstype: ClassVar[str] = "tmpfs"
@@ -76,15 +77,28 @@ class Dev(Filesystem):
     attributes: int = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
     data: tuple[str, ...] = ("mode=755", "size=65536k")
     devices: tuple[Device, ...] = DEFAULT_DEVICES
+    pinned: str = ""
 
     def describe(self) -> str:
+        if self.pinned:
+            return f"put {self.pinned} -> {self.destination}"
         return f"{super().describe()} with {', '.join(device.path for device in self.devices)}"
 
     def target(self, root: int) -> int:
         return real_directory(root, self.destination)
 
     def execute(self, assembly: Assembly) -> None:
+        if self.pinned:
+            attach_and_close(assembly.fds.pop(self.pinned), self.target(assembly.root))
+            return
         mount = self.mount(assembly)
+        try:
+            self.furnish(mount)
+        finally:
+            os.close(mount)
+
+    def furnish(self, mount: int) -> None:
+        """Make what is in it, behind descriptor `mount`."""
         before = os.umask(0)
         try:
             for name in _DIRECTORIES:
@@ -94,6 +108,36 @@ class Dev(Filesystem):
             _link(mount)
         finally:
             os.umask(before)
+
+
+class PrepareDev(Operation):
+    """For the creating process: `dev` as a detached mount, left in the assembly's descriptors as `pinned`.
+
+    A user namespace may not make devices (user_namespaces(7)), and the host has none of its own for those that are
+    named or owned otherwise in the container. Everything belongs to the users of the container, which `ids` maps.
+    """
+
+    dev: Dev
+    pinned: str
+    ids: IdMaps
+
+    def describe(self) -> str:
+        return f"prepare {self.dev.describe()} with ids {self.ids.shown()}"
+
+    def execute(self, assembly: Assembly) -> None:
+        mount = self.dev.make(-1, True)
+        assembly.fds[self.pinned] = mount
+        self.dev.furnish(mount)
+        for _, directories, others, fd in os.fwalk(".", dir_fd=mount):
+            for name in (*directories, *others):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                owners = outside(self.ids.uids, status.st_uid), outside(self.ids.gids, status.st_gid)
+                os.chown(name, *owners, dir_fd=fd, follow_symlinks=False)
+        os.chown(".", outside(self.ids.uids, 0), outside(self.ids.gids, 0), dir_fd=mount)
+
+    def undo(self, assembly: Assembly) -> None:
+        mount = assembly.fds.pop(self.pinned, -1)
+        if mount >= 0:
             os.close(mount)
 
 

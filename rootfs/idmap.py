@@ -6,7 +6,7 @@ import errno
 import os
 
 from kernel import events
-from kernel.errors import HostError, SystemCallError
+from kernel.errors import BadInput, HostError, SystemCallError
 from kernel.mounts import AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_IDMAP, TMPFS_MAGIC, mount_setattr, statfs_type
 from kernel.pidfd import wait_pidfd
 from kernel.process import CLONE_NEWUSER, clone3
@@ -29,6 +29,14 @@ class IdMaps(Record):
     def shown(self) -> str:
         """The ranges as "0:65536:65536", users before groups."""
         return "/".join(",".join(":".join(map(str, row)) for row in rows) for rows in (self.uids, self.gids))
+
+
+def outside(ranges: Ranges, number: int) -> int:
+    """Which id outside `number` inside is. Raises BadInput if it is not mapped."""
+    for first, there, count in ranges:
+        if first <= number < first + count:
+            return there + number - first
+    raise BadInput(f"id {number} is not mapped in the user namespace", remedy="map it, or choose another owner")
 
 
 def write_maps(pid: int, maps: IdMaps) -> None:

@@ -75,6 +75,36 @@ def test_devices_are_the_hosts_own(users):
     assert ran(users, config) == "3\n1:7\n"
 
 
+def test_devices_that_the_host_has_no_node_of_are_made_for_the_users(users):
+    """Fails where they are bound from the host: it has no /dev/nothing, and its /dev/null is of other owners."""
+    script = (
+        "echo lost > /dev/nothing && cat /dev/nothing && head -c 2 /dev/sub/zero | wc -c; cd /dev;"
+        " stat -c '%n %a %u:%g %t:%T' nothing sub sub/zero null shm . stdin"
+    )
+    config = mapped(users.config("sh", "-c", script))
+    config.linux.devices = [
+        spec.Device("/dev/nothing", "c", 1, 3, file_mode=0o646, uid=7, gid=8),
+        spec.Device("/dev/sub/zero", "c", 1, 5, file_mode=0o666),
+    ]
+    assert ran(users, config).splitlines() == [
+        "2",
+        "nothing 646 7:8 1:3",
+        "sub 755 0:0 0:0",
+        "sub/zero 666 0:0 1:5",
+        "null 666 0:0 1:3",
+        "shm 755 0:0 0:0",
+        ". 755 0:0 0:0",
+        "stdin 777 0:0 0:0",
+    ]
+
+
+def test_a_device_of_an_id_that_is_not_mapped_is_refused(users):
+    config = mapped(users.config("true"))
+    config.linux.devices = [spec.Device("/dev/nothing", "c", 1, 3, uid=SIZE)]
+    with pytest.raises(RawpodError, match=f"id {SIZE} is not mapped"):
+        users.run(config)
+
+
 def test_capabilities_are_those_asked_for_also_where_the_host_lacks_some(users):
     """A new user namespace begins with a full bounding set. Fails when `create` takes the host's for it."""
     config = mapped(users.config("sh", "-c", "grep ^Cap /proc/self/status"))
