@@ -21,9 +21,11 @@ from rootfs.registry.pull import Event, Pulled, pull
 from rootfs.registry.push import Pushed, push
 from rootfs.registry.timing import Timing
 from tests import registry_lab as lab
+from tests.conftest import IN_TEST_MACHINE
 from tests.registry_lab import Authority, Layer, Layout, Registry
 
-QUICK = Timing(connect=5, stall=2, base=0.001, longest=0.01)
+SLOW = 10.0 if IN_TEST_MACHINE else 1.0
+QUICK = Timing(connect=5 * SLOW, stall=2 * SLOW, base=0.001, longest=0.01)
 MACHINE = here().architecture
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 import ssl
 
@@ -20,7 +21,7 @@ _REASONS = {401: "unauthorized", 403: "unauthorized", 404: "not-found", 429: "ra
 
 def of_connection(error: BaseException, where: str, doing: str, url: URL, endpoint: Endpoint) -> RegistryError:
     """A connection that could not be made, or broke."""
-    host = url.authority.rpartition("@")[2]
+    host = str(url.host_port_subcomponent)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         remedy = f"is {url.host} right, and can this machine resolve names? see /etc/resolv.conf"
         return RegistryError(
@@ -47,7 +48,7 @@ def of_connection(error: BaseException, where: str, doing: str, url: URL, endpoi
             where, doing, f"the proxy does not connect to {host}: {error.status}", reason="unreachable"
         )
     if isinstance(error, aiohttp.InvalidURL):
-        return RegistryError(where, doing, f"{str(url)[:200]!a} is no address", reason="protocol")
+        return RegistryError(where, doing, f"{host[:200]!a} can be no host's name", reason="name-resolution")
     if isinstance(error, aiohttp.ClientResponseError):
         return RegistryError(where, doing, f"{host} does not answer as HTTP has it", reason="protocol")
     return RegistryError(where, doing, f"the connection to {host} broke", reason="unreachable")
@@ -101,5 +102,7 @@ def _line(text: object) -> str:
 
 def _os_text(error: BaseException) -> str:
     inner = getattr(error, "os_error", error)
+    if isinstance(inner, OSError) and inner.errno is not None and inner.errno > 0:  # getaddrinfo's are negative
+        return os.strerror(inner.errno).lower()
     text = getattr(inner, "reason", None) or getattr(inner, "strerror", None) or type(inner).__name__
     return str(text).lower().replace("_", " ")

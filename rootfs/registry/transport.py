@@ -188,17 +188,20 @@ class Transport:
 
     async def _open(self, method: str, url: URL, headers: Mapping[str, str], body: Body) -> aiohttp.ClientResponse:
         verify = self._endpoint.insecure not in ("tls", "any")
-        host = url.authority.rpartition("@")[2]
+        host = str(url.host_port_subcomponent)  # the port only where it is another than HTTPS's own
         data = body() if callable(body) else body
-        return await self._session.request(
-            method,
-            url,
-            headers=headers,
-            data=data,
-            allow_redirects=False,
-            proxy=_proxy(url),
-            ssl=self._contexts.context(host, verify=verify) if url.scheme == "https" else True,
-        )
+        try:
+            return await self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=data,
+                allow_redirects=False,
+                proxy=_proxy(url),
+                ssl=self._contexts.context(host, verify=verify) if url.scheme == "https" else True,
+            )
+        except UnicodeError:  # getaddrinfo's, of a name with a label that is empty or over 63 characters
+            raise aiohttp.InvalidURL(url) from None
 
     async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
         """The beginning of an error's body; what cannot be read of it is left out."""

@@ -111,19 +111,20 @@ def test_only_what_is_named_insecure_is_spoken_to_without_tls(
     assert caught.value.reason == "tls"
     assert "--insecure" in str(caught.value)
     tls = {"certificate": str(authority.cert), "key": str(authority.key)}
-    with lab.registry(tmp_path / "tls", http={"tls": tls}) as secure:
-        name = f"{secure.host}/app:one"
+    # At HTTPS's own port, which nobody writes.
+    with lab.registry(tmp_path / "tls", http={"tls": tls, "addr": "127.0.0.1:443"}):
+        name = "127.0.0.1/app:one"
         lab.copy(f"docker://{registry.host}/app:one", f"docker://{name}")
-        with pytest.raises(RegistryError, match=r"certificate of .*certs.d/127.0.0.1:\d+/ca.crt") as caught:
+        with pytest.raises(RegistryError, match=r"certificate of 127.0.0.1: .*certs.d/127.0.0.1/ca.crt") as caught:
             fetch(store, name, RegistryConfig(certificates=tmp_path / "certs.d"))
         assert caught.value.reason == "tls"
-        directory = tmp_path / "certs.d" / secure.host
+        directory = tmp_path / "certs.d/127.0.0.1"
         directory.mkdir(parents=True)
         (directory / "ca.crt").write_bytes(authority.ca.read_bytes())
         assert fetch(store, name, RegistryConfig(certificates=tmp_path / "certs.d")).changed
         for number, insecure in enumerate(("tls", "any")):
             elsewhere = ImageStore(tmp_path / str(number))
-            config = RegistryConfig(registries={secure.host: Configured(insecure=insecure)})
+            config = RegistryConfig(registries={"127.0.0.1": Configured(insecure=insecure)})
             assert fetch(elsewhere, name, config).changed
     config = RegistryConfig(registries={registry.host: Configured(insecure="any")})
     assert fetch(store, f"{registry.host}/app:one", config).changed
@@ -208,9 +209,10 @@ def test_mirrors_are_asked_first_and_the_registry_if_they_fail(
 
 def test_a_registry_that_is_not_there_is_told_in_words(store: ImageStore) -> None:
     for name, reason, what in (
-        ("127.0.0.1:1/app", "unreachable", "cannot connect to 127.0.0.1:1"),
+        ("127.0.0.1:1/app", "unreachable", "cannot connect to 127.0.0.1:1: connection refused"),
         ("registry.invalid/app", "name-resolution", "the name 'registry.invalid' has no address"),
         ("127.0.0.1:99999/app", "unreachable", "port"),
+        (f"{'a' * 64}.io/app", "name-resolution", "can be no host's name"),
     ):
         with pytest.raises(RegistryError, match=what) as caught:
             fetch(store, name, plain("127.0.0.1:1"))
