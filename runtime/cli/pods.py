@@ -52,8 +52,9 @@ def _rows(uid: str, status: Json, current: bool) -> list[tuple[str, ...]]:
         name = directory.pod_name(status)
         if len(containers) > 1:
             name += f"/{container['name']}"
-        command = " ".join(containers.get(container["name"], {}).get("command", []))
-        state = _state(container["state"]) if current else "unknown: its monitor is gone"
+        internal = containers.get(container["name"], {})
+        state = _state(container["state"], internal.get("health")) if current else "unknown: its monitor is gone"
+        command = " ".join(internal.get("command", []))
         restarts, address = str(container["restartCount"]), status.get("podIP", "-")
         rows.append((name, uid[:12], container["image"], _short(command), state, restarts, address))
     return rows
@@ -64,9 +65,10 @@ def _short(text: str, limit: int = 40) -> str:
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"
 
 
-def _state(state: Json) -> str:
+def _state(state: Json, health: Json | None = None) -> str:
     if "running" in state:
-        return f"running since {state['running']['startedAt'].replace('T', ' ').rstrip('Z')}"
+        well = f" ({health['status']})" if health else ""
+        return f"running since {state['running']['startedAt'].replace('T', ' ').rstrip('Z')}{well}"
     if "terminated" in state:
         return f"ended: {state['terminated']['reason']} ({state['terminated']['exitCode']})"
     return f"waiting: {state['waiting']['reason']}"

@@ -33,6 +33,7 @@ _PATIENCE = 3
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")
 @click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's entrypoint and cmd; '' for none.")
 @click.option("--stop-signal", metavar="SIG", help="What asks it to end; the image's, or TERM.")
+@click.option("--no-healthcheck", is_flag=True, help="Leave the image's health check out.")
 @click.option("--network", type=click.Choice(["pod", "host", "none"]), default="pod", help="Which network; pod.")
 @click.option("--userns", type=click.Choice(["host", "auto"]), default="host", help="auto: 65,536 user ids of its own.")
 @click.option(
@@ -67,6 +68,7 @@ def run(
     profile, options["no_new_privileges"] = parse_security_options(options.pop("security_options"))
     options["unconfined"] = profile == "unconfined"
     seccomp = None if profile in ("", "unconfined") else _profile(profile)
+    options["healthcheck"] = not options.pop("no_healthcheck")
     options["cpus"] = options["cpus"] or None
     pod = pod_from_run_options(name=name or f"{_stem(options['image'])}-{uid[:5]}", stdin=interactive, **options)
     pod.metadata.uid = uid
@@ -93,10 +95,48 @@ def bring_image(settings: Settings, image: str, pull: str) -> None:
                 raise
         else:
             return
-    from runtime.pod import pulling
+    _pull(settings, image)
+
+
+def _pull(settings: Settings, image: str) -> None:
+    """In a process of its own: this one becomes a monitor, which has no use for what a pull loads."""
+    from runtime.pod.loop import Loop
+    from runtime.pod.pulling import Pull
     from runtime.pod.pullpolicy import Registries
 
-    pulling.fetch(settings, image, Registries())
+    loop = Loop()
+    outcome: list[RawpodError | None] = []
+    interrupts: list[int] = []
+
+    def done(error: RawpodError | None) -> None:
+        outcome.append(error)
+        loop.stop()
+
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        # It has the terminal's interrupt as well, and has to leave the terminal as it was.
+        loop.on_signals((signal.SIGINT,), interrupts.append)
+        Pull(loop, settings, image, Registries(), done, _fetch_and_show)
+        loop.run()
+    finally:
+        loop.close()
+    if interrupts:
+        raise KeyboardInterrupt
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+def _fetch_and_show(settings: Settings, image: str, _registries: Any) -> None:
+    from rootfs.registry.fetch import fetch
+    from runtime.cli import image_progress
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    progress = image_progress.choose("auto", False)
+    try:
+        with progress:
+            fetch(settings.images, image, registries=settings.registries, progress=progress, note=progress.note)
+    except KeyboardInterrupt:
+        raise RawpodError("the pull was interrupted") from None
 
 
 def _profile(path: str) -> bytes:

@@ -19,6 +19,8 @@ PIDS_LIMIT = "rawpod.dev/pids-limit"
 NETWORK = "rawpod.dev/network"
 USER = "rawpod.dev/user"
 STOP_SIGNAL = "rawpod.dev/stop-signal"
+HEALTHCHECK = "rawpod.dev/healthcheck"
+_ALL = (PIDS_LIMIT, NETWORK, USER, STOP_SIGNAL, HEALTHCHECK)
 MAX_PIDS = 4_194_304  # PID_MAX_LIMIT on 64-bit kernels, proc_sys_kernel(5)
 
 Network = Literal["pod", "host", "none"]
@@ -38,6 +40,11 @@ def user(annotations: dict[str, str]) -> str | None:
 def stop_signal(annotations: dict[str, str]) -> str | None:
     """The signal that asks the pod's containers to end, instead of the one that their images name."""
     return annotations.get(STOP_SIGNAL)
+
+
+def obeys_healthcheck(annotations: dict[str, str]) -> bool:
+    """Whether the images' Healthcheck is run, which kubelet does not and Docker does."""
+    return annotations.get(HEALTHCHECK) == "image"
 
 
 def network(pod: Pod) -> Network:
@@ -71,5 +78,12 @@ def faults(annotations: dict[str, str], spec: PodSpec, path: Path) -> Iterator[F
                 signal_number(value)
             except BadInput as error:
                 yield Fault(place, error.message, error.remedy or "")
+        elif name == HEALTHCHECK:
+            if value not in ("image", "none"):
+                yield Fault(place, f"unknown health check {shown(value)}", "'image' for that of the image, or 'none'")
         elif name.startswith(PREFIX):
-            yield Fault(place, "unknown annotation of rawpod", nearest(name, (PIDS_LIMIT, NETWORK, USER, STOP_SIGNAL)))
+            yield Fault(
+                place,
+                "unknown annotation of rawpod",
+                nearest(name, _ALL),
+            )

@@ -16,6 +16,7 @@ from kernel.pidfd import ExitStatus
 from kernel.record import Record, Struct
 from runtime import spec
 from runtime.create import create
+from runtime.pod.image_config import Health
 from runtime.pod.logs import LogWriter
 from runtime.pod.loop import Loop
 from runtime.pod.streams import InputPump, OutputPump, Sink
@@ -27,7 +28,7 @@ _PIPE_SIZE = 256 * 1024
 class Prepared(Record):
     """All that an attempt needs, made before the attempt before it has ended.
 
-    `stop_signal` asks it to end.
+    `stop_signal` asks it to end, `health` is how it is tested while it runs.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Prepared(Record):
     bundle: Path
     cgroup: Cgroup
     stop_signal: int = 15
+    health: Health | None = None
 
 
 class Show(Struct):

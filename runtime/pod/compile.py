@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from cgroups.device_rules import DENY_ALL, STANDARD
 from kernel.errors import BadInput
 from kernel.record import Record
+from rootfs.images.store import Healthcheck
 from runtime import spec
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import environment, idblocks, image_config, quantities, users
@@ -61,6 +62,7 @@ class ImageView(Record):
     user: str = ""
     stop_signal: str = ""
     volumes: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
     accounts: Accounts = Accounts()
 
 
@@ -158,6 +160,22 @@ def resolve_stop_signal(pod: Pod, container: Container, image: ImageView) -> int
     """Annotation before image; raises BadInput for a signal that there is not."""
     text = pod_annotations.stop_signal(pod.metadata.annotations)
     return image_config.stop_signal(image.stop_signal, container.image) if text is None else signal_number(text)
+
+
+def resolve_health(pod: Pod, container: Container, image: ImageView) -> image_config.Health | None:
+    """The image's health check, where the pod asks for it; raises BadInput for one that is malformed."""
+    check = image.healthcheck
+    if check is None or not pod_annotations.obeys_healthcheck(pod.metadata.annotations):
+        return None
+    return image_config.health(
+        check.test,
+        container.image,
+        interval=check.interval,
+        timeout=check.timeout,
+        start_period=check.start_period,
+        start_interval=check.start_interval,
+        retries=check.retries,
+    )
 
 
 def image_volumes(container: Container, image: ImageView) -> list[str]:

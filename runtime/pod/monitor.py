@@ -241,7 +241,7 @@ class Monitor:
 
     def reap(self) -> None:
         """Collect children that are no container's first process: orphans where the host's pid namespace is shared."""
-        ours = {record.pid for record in self.pod.containers} | {runner.worker for runner in self.runners}
+        ours = {record.pid for record in self.pod.containers}.union(*(runner.workers for runner in self.runners))
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

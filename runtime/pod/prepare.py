@@ -36,6 +36,7 @@ from runtime.pod.compile import (
     compile_container,
     image_volumes,
     pod_hostname,
+    resolve_health,
     resolve_stop_signal,
 )
 from runtime.pod.environment import Sources
@@ -241,6 +242,7 @@ class Blueprint:
             missing_controllers=self._settings.missing_controllers,
             bundle=bundle,
             cgroup=cgroup,
+            health=resolve_health(self.pod, container, view),
             stop_signal=resolve_stop_signal(self.pod, container, view),
         )
         return prepared, image.digest
@@ -263,6 +265,7 @@ class Blueprint:
                 user=config.user,
                 stop_signal=config.stop_signal,
                 volumes=config.volumes,
+                healthcheck=config.healthcheck,
                 accounts=users.read_accounts(lowers),
             )
             known = self._views[name] = image, view

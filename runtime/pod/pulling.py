@@ -16,25 +16,19 @@ import fcntl
 import hashlib
 import json
 import os
-import signal
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from kernel import credentials
 from kernel.errors import RawpodError
-from kernel.process import clone3, close_range
 from runtime.pod.directory import private
 from runtime.pod.loop import Loop
 from runtime.pod.pullpolicy import Registries
+from runtime.pod.worker import MAX_ANSWER, Worker
 from runtime.settings import Settings
 
 Fetch = Callable[[Settings, str, Registries], None]
 Done = Callable[[RawpodError | None], None]
-
-_MAX_ANSWER = 64 * 1024
 
 
 class PullError(RawpodError):
@@ -44,41 +38,34 @@ class PullError(RawpodError):
 class Pull:
     """A pull under way; `done` is called from the loop with what kept it from success, or None."""
 
-    def __init__(self, loop: Loop, settings: Settings, image: str, registries: Registries, done: Done) -> None:
-        self._loop, self._done = loop, done
+    def __init__(
+        self,
+        loop: Loop,
+        settings: Settings,
+        image: str,
+        registries: Registries,
+        done: Done,
+        bring: Fetch | None = None,
+    ) -> None:
+        """`bring` is called in the worker: fetch() if not given."""
+        get = bring or fetch
         private(settings.state / "pulls")
         place = settings.state / "pulls" / _name(image, registries)
-        self._answer, theirs = os.pipe2(os.O_CLOEXEC)
-        parent = os.getpid()
-        try:
-            child = clone3(0)
-            if child.pid == 0:
-                _work(parent, theirs, place, lambda: fetch(settings, image, registries))
-        except BaseException:
-            os.close(self._answer)
-            raise
-        finally:
-            os.close(theirs)
-        self.pid, self._pidfd = child.pid, child.pidfd
-        loop.add(self._pidfd, self._ended)
+        self._worker = Worker(
+            loop,
+            "rawpod-pull",
+            lambda: shared(place, lambda: _attempt(lambda: get(settings, image, registries))),
+            lambda answer: done(_error_in(answer)),
+        )
 
-    def _ended(self) -> None:
-        with os.fdopen(self._answer, "rb", closefd=False) as pipe:
-            answer = pipe.read(_MAX_ANSWER)
-        with suppress(ChildProcessError):  # the monitor's reap() came first
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        self._close()
-        self._done(_error_in(answer))
+    @property
+    def pid(self) -> int:
+        """The worker's."""
+        return self._worker.pid
 
     def cancel(self) -> None:
-        """End the worker; `done` is not called. The monitor's reap() collects it: its disk may take a while."""
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        self._close()
-
-    def _close(self) -> None:
-        self._loop.remove(self._pidfd)
-        os.close(self._pidfd)
-        os.close(self._answer)
+        """End it; `done` is not called."""
+        self._worker.cancel()
 
 
 def fetch(settings: Settings, image: str, registries: Registries) -> None:
@@ -100,33 +87,6 @@ def _error_in(answer: bytes) -> RawpodError | None:
     except ValueError:
         return PullError("the process that pulled it was killed")
     return PullError(told["error"], remedy=told["remedy"]) if told.get("error") else None
-
-
-# --- in the worker ----------------------------------------------------------------------------------------------
-
-
-def _work(parent: int, answer: int, place: Path, pull: Callable[[], None]) -> NoReturn:
-    """The worker's life: nothing of the monitor's loop, signals and descriptors is used in it."""
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
-        credentials.set_parent_death_signal(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # it died before the kernel was told
-        credentials.set_name("rawpod-pull")
-        _close_all_but(answer)
-        os.write(answer, shared(place, lambda: _attempt(pull)))
-    except BaseException:
-        os.write(2, traceback.format_exc().encode())
-        os._exit(70)
-    os._exit(0)
-
-
-def _close_all_but(kept: int) -> None:
-    if kept > 3:
-        close_range(3, kept - 1)
-    close_range(kept + 1)
 
 
 def _attempt(pull: Callable[[], None]) -> bytes:
@@ -151,7 +111,7 @@ def shared(place: Path, attempt: Callable[[], bytes]) -> bytes:
                 os.pwrite(fd, answer, 0)
                 os.unlink(place)
                 return answer
-            if answer := os.pread(fd, _MAX_ANSWER, 0):
+            if answer := os.pread(fd, MAX_ANSWER, 0):
                 return answer
         except OSError as error:
             if error.errno != errno.EINTR:

@@ -80,6 +80,7 @@ class ContainerRecord(Struct):
     start_time: int = 0
     started: float = 0.0
     died: float = 0.0
+    health: Json | None = None
 
     @property
     def running(self) -> bool:
@@ -119,6 +120,7 @@ class ContainerRecord(Struct):
             "command": self.command,
             "started": self.started,
             "died": self.died,
+            **({"health": self.health} if self.health else {}),
         }
 
 

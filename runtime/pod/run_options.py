@@ -62,6 +62,7 @@ def pod_from_run_options(
     user: str | None = None,
     entrypoint: str | None = None,
     stop_signal: str | None = None,
+    healthcheck: bool = True,
     network: str = "pod",
     userns: str = "host",
     unconfined: bool = False,
@@ -77,6 +78,7 @@ def pod_from_run_options(
     `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user` USER[:GROUP] by number or name, `network` "pod", "host" or
     "none", `userns` "host" or "auto". `memory` may be written as Docker does, whose 64m and 64M are both 64 MiB, or as
     Kubernetes does (64Mi). `unconfined` leaves out the seccomp filter.
+    With `healthcheck` that of the image is run.
     """
     marks: dict[str, str] = {}
     if pids is not None:
@@ -85,6 +87,8 @@ def pod_from_run_options(
         raise BadInput(f"--network: unknown network {shown(network)}", remedy="pod, host or none")
     if userns not in ("host", "auto"):
         raise BadInput(f"--userns: unknown user namespace {shown(userns)}", remedy="host or auto")
+    if healthcheck:
+        marks[pod_annotations.HEALTHCHECK] = "image"
     if stop_signal is not None:
         marks[pod_annotations.STOP_SIGNAL] = stop_signal
     if network == "none":

@@ -11,6 +11,7 @@ from runtime.pod import pullpolicy
 from runtime.pod.attempt import Attempt, Ended, Prepared, Show
 from runtime.pod.backoff import Backoff
 from runtime.pod.directory import replace_file
+from runtime.pod.health import Checker
 from runtime.pod.logs import LogDirectory, LogWriter
 from runtime.pod.loop import Loop, Timer
 from runtime.pod.pulling import Done, Pull
@@ -72,6 +73,7 @@ class Runner:
         self._backoff, self._pull_backoff = Backoff(), pullpolicy.backoff()
         self._pull: Pull | None = None
         self._pull_delay = 0.0
+        self._checker: Checker | None = None
         self._attempt: Attempt | None = None
         self._following: Prepared | None = None
         self._timer: Timer | None = None
@@ -83,9 +85,9 @@ class Runner:
         self._run()
 
     @property
-    def worker(self) -> int:
-        """The pid of the process that brings the image, 0 for none."""
-        return self._pull.pid if self._pull else 0
+    def workers(self) -> set[int]:
+        """The pids of processes that do something for the container beside it."""
+        return {self._pull.pid if self._pull else 0, self._checker.worker if self._checker else 0}
 
     def _run(self) -> None:
         """The next attempt, once its image is there."""
@@ -163,11 +165,21 @@ class Runner:
         record.start_time = process_start_time(container.pid)
         record.cgroup = prepared.cgroup.path
         record.command = prepared.config.process.args if prepared.config.process else []
+        if prepared.health is not None:
+            self._checker = Checker(
+                self._host.loop, prepared.health, prepared.bundle, prepared.cgroup, prepared.encoded, self._checked
+            )
+            record.health = self._checker.verdict.to_json()
         self._host.warn(container.warnings)
         self._host.changed()
         if self._host.restart_policy != "Never" and not self._host.pulls_always(self._index):
             # In idle time, so that a replacement has nothing to wait for.
             self._host.loop.call_later(0, self._prepare_following)
+
+    def _checked(self) -> None:
+        if self._checker is not None:
+            self.record.health = self._checker.verdict.to_json()
+            self._host.changed()
 
     def _prepare_following(self) -> None:
         if self._stopping or self.done or self._following is not None:
@@ -193,6 +205,10 @@ class Runner:
 
     def _attempt_ended(self, ended: Ended) -> None:
         self._attempt = None
+        if self._checker is not None:
+            self._checker.close()
+            self._checker = None
+        self.record.health = None
         status = ended.status
         reason = "OOMKilled" if ended.oom_killed and status.shell else "Error" if status.shell else "Completed"
         self.record.died = ended.died

@@ -1,0 +1,89 @@
+"""An image's health check in a running container."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rootfs.images.store import Healthcheck
+from runtime.settings import Settings
+from tests.images import make_image
+from tests.linux.test_run import Rawpod, rawpod
+from tests.pods import Json, Pods, RunningPod, pods
+
+__all__ = ["pods", "rawpod"]
+
+OBEY = {"annotations": {"rawpod.dev/healthcheck": "image"}}
+_MS = 10**6
+
+
+def start(pods: Pods, *test: str, command: str = "sleep 1000000", metadata: Json = OBEY, **times: int) -> RunningPod:
+    check = Healthcheck(test, **{"interval": 50 * _MS, "timeout": 20_000 * _MS, "retries": 2, **times})
+    make_image(pods.settings.images, "web", cmd=("sh", "-c", command), user="web", healthcheck=check)
+    return pods.start({"name": "main", "image": "web", "imagePullPolicy": "Never"}, metadata=metadata)
+
+
+def health(status: Json) -> Json:
+    found: Json = status["rawpod"]["containers"]["main"].get("health") or {}
+    return found
+
+
+def test_a_container_is_starting_then_healthy_then_not(pods: Pods) -> None:
+    """The test is a process of the container: its user, its environment, its root."""
+    pod = start(pods, "CMD-SHELL", "id -u; cat /tmp/well", command="echo fine > /tmp/well; sleep 1000000")
+    assert health(pod.running())["status"] == "starting"
+    pod.wait(lambda status: health(status).get("status") == "healthy")
+    assert health(pod.status)["log"][-1]["output"] == "33\nfine\n"
+    Path(f"/proc/{pod.process('main')['pid']}/root/tmp/well").unlink()
+    pod.wait(lambda status: health(status)["status"] == "unhealthy")
+    assert health(pod.status)["failingStreak"] == 2
+    assert "can't open" in health(pod.status)["log"][-1]["output"]
+    assert pod.state()["ready"] is True
+    assert pod.state()["restartCount"] == 0
+
+
+def test_a_test_that_takes_too_long_is_ended_and_has_failed(pods: Pods) -> None:
+    pod = start(pods, "CMD", "sh", "-c", "echo begun; exec sleep 1000000", timeout=300 * _MS, retries=1)
+    pod.wait(lambda status: health(status).get("status") == "unhealthy")
+    told = health(pod.status)["log"][-1]
+    assert (told["exitCode"], told["output"]) == (124, "begun\n\nno answer within 0.3 s")
+    assert len((pod.cgroup("main") / "cgroup.procs").read_text().split()) <= 2
+
+
+def test_output_without_end_is_cut_and_a_program_that_is_not_there_is_told_of(pods: Pods) -> None:
+    pod = start(pods, "CMD", "sh", "-c", "while :; do echo 0123456789; done", timeout=300 * _MS)
+    pod.wait(lambda status: bool(health(status).get("log")))
+    assert len(health(pod.status)["log"][0]["output"]) < 4096
+    other = start(pods, "CMD", "/nonesuch")
+    other.wait(lambda status: bool(health(status).get("log")))
+    assert health(other.status)["log"][0]["exitCode"] == 127
+
+
+def test_a_container_that_ends_takes_its_test_along(pods: Pods) -> None:
+    pod = start(pods, "CMD", "sleep", "1000000")
+    pod.running()
+    while len((pod.cgroup("main") / "cgroup.procs").read_text().split()) < 2:
+        pass
+    began = time.monotonic()
+    pod.stop()
+    assert time.monotonic() - began < 10
+    assert "health" not in pod.process("main")
+
+
+def test_without_the_annotation_a_pod_has_no_health(pods: Pods) -> None:
+    pod = start(pods, "CMD", "true", metadata={})
+    assert not health(pod.running())
+
+
+def test_ps_and_inspect_show_it(rawpod: Rawpod, settings: Settings) -> None:
+    check = Healthcheck(("CMD", "true"), interval=20 * _MS)
+    make_image(settings.images, "web", cmd=("sleep", "1000000"), healthcheck=check)
+    rawpod("run", "-d", "--network", "none", "--name", "web", "web")
+    while "(starting)" in (shown := rawpod("ps").stdout):
+        pass
+    assert "(healthy)" in shown
+    assert '"status": "healthy"' in rawpod("inspect", "web").stdout
+    rawpod("rm", "-f", "web")
+    rawpod("run", "-d", "--network", "none", "--name", "plain", "--no-healthcheck", "web")
+    assert "(" not in rawpod("ps").stdout
+    rawpod("rm", "-f", "plain")
