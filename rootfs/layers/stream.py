@@ -97,7 +97,7 @@ class Stream:
         return f"sha256:{self._producer.digest()}"
 
     def close(self) -> None:
-        """Let the threads end; one that waits for a pipe ends with the process."""
+        """Let the threads end; one that waits for a pipe ends when that does, or with the process."""
         self._producer.stop()
 
     def _pieces(self, size: int) -> Iterator[memoryview]:
@@ -153,7 +153,7 @@ class _Producer:
     """One thread that reads and decompresses, one that hashes what comes out."""
 
     def __init__(self, archive: int, limits: StreamLimits) -> None:
-        self._archive = archive
+        self._archive = os.dup(archive)  # the thread may outlive the caller's, whose number another file then has
         self._limits = limits
         self._read = 0
         self._chunks: queue.Queue[bytes | Exception | None] = queue.Queue(_WAITING)
@@ -205,6 +205,7 @@ class _Producer:
             end = error
         finally:
             self._hashed.put(None)
+            os.close(self._archive)
         self._chunks.put(end)
 
     def _input(self) -> bytes:

@@ -19,6 +19,7 @@ from rootfs.layers.tar_header import (
     decimal,
     digits,
     failing,
+    is_star,
     mtime,
     number,
     octal,
@@ -117,7 +118,7 @@ def _plain(block: bytes, offset: int, limits: HeaderLimits) -> Member | None:
     (name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, _, _, prefix, _) = FIELDS.unpack(block)
     type = _PLAIN.get(kind)
     name = name.partition(b"\0")[0]
-    if type is None or magic[:5] != b"ustar" or (type == REGULAR and name[-1:] == b"/"):
+    if type is None or magic[:5] != b"ustar" or (type == REGULAR and name[-1:] == b"/") or is_star(block):
         return None
     try:
         owner, group, length = octal(uid), octal(gid), octal(size)

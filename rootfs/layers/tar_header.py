@@ -56,7 +56,8 @@ def parse_header(block: bytes, offset: int) -> Header:
         raise TarError("not a tar header, or a damaged one: the checksum differs", offset)
     name = text(block[:100].split(b"\0", 1)[0])
     if block[257:263] == b"ustar\0":
-        prefix = text(block[345:500].split(b"\0", 1)[0])
+        # star has times behind a shorter prefix (star(5)).
+        prefix = text(block[345 : 476 if is_star(block) else 500].split(b"\0", 1)[0])
         name = f"{prefix}/{name}" if prefix else name
     size = number(block[124:136], offset)
     if size < 0:
@@ -75,6 +76,11 @@ def parse_header(block: bytes, offset: int) -> Header:
         raw=block,
         offset=offset,
     )
+
+
+def is_star(block: bytes) -> bool:
+    """Whether Schilling's star wrote it, in its own format."""
+    return block[508:] == b"tar\0"
 
 
 def byte_sum(block: bytes) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootfs.layers.tar import HeaderLimits, Member, members
-from rootfs.layers.tar_header import TarError
+from rootfs.layers.tar_header import TarError, byte_sum
 from tests.rootfs_lab import Archive, BytesSource, header, padded, record
 
 LIMITS = HeaderLimits(member_bytes=1 << 20, extended_bytes=1 << 16, segments=64)
@@ -187,3 +187,54 @@ def test_no_bytes_make_it_do_anything_but_read_or_refuse(noise: bytes, where: in
         read(bytes(data))
     except TarError as error:
         assert error.offset <= len(data)
+
+
+def test_stars_prefix_ends_where_its_times_begin() -> None:
+    prefix, times = b"p" * 131, b"00000000001 00000000002 "
+    block = bytearray(header("name"))
+    block[345:500] = prefix + times
+    block[508:512] = b"tar\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    assert only(bytes(block) + bytes(1024)).name == prefix.decode() + "/name"
+
+
+def test_checksums_of_signed_bytes_are_taken() -> None:
+    block = bytearray(header("ü"))
+    high = sum(byte >= 0x80 for byte in block)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % (sum(block) - 256 * high)
+    assert only(bytes(block) + bytes(1024)).name == "ü"
+
+
+@given(st.binary(min_size=512, max_size=512))
+def test_the_checksum_is_the_sum_of_the_bytes(block: bytes) -> None:
+    assert byte_sum(block) == sum(block[:148]) + 8 * 32 + sum(block[156:])
+
+
+@given(
+    st.sampled_from(["a", "d/", "./a", "ü", "n" * 100, "a/" * 60 + "b"]),
+    st.sampled_from([b"0", b"1", b"2", b"5", b"\0"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "gid": st.sampled_from([b"1_0".ljust(8), b"0o7".ljust(8), b"\0" * 8]),
+            "uid": st.sampled_from([b"0000007\0", b"\x80".ljust(8), b"\xff" * 8, b"   12 \0\0", b"8".ljust(8)]),
+            "size": st.sampled_from([b"00000000005\0", b"77777777777\0", b"+0000000000\0", b"           \0"]),
+            "mtime": st.sampled_from([b"14000000000\0", b"\xff" * 12, b"\x80" + b"\x7f" * 11]),
+            "magic": st.sampled_from([b"ustar\x0000", b"ustar  \0", b"\0" * 8]),
+        },
+    ),
+)  # fmt: skip
+def test_the_short_way_says_what_the_long_one_says(name: str, kind: bytes, patches: dict[str, bytes]) -> None:
+    """Ordinary headers are decoded apart. A global header that changes nothing sends them the long way."""
+    block = header(name, kind, patches.pop("size", 5), **patches) + b"12345".ljust(512, b"\0") * 2 + bytes(1024)
+    archives = block, Archive().extended(b"g", record("comment", "x")).bytes()[:-1024] + block
+    answers = []
+    for archive in archives:
+        try:
+            member, contents = read(archive)[0]
+            answers.append((member._replace(offset=0), contents))
+        except TarError as error:
+            answers.append(error.reason)
+    assert answers[0] == answers[1]
