@@ -320,6 +320,35 @@ def test_a_pull_that_is_killed_leaves_nothing_by_half(
     assert os.listdir(store.root / "leases") == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_pull_can_be_interrupted(
+    store: ImageStore, registry: Registry, layout: Layout, tmp_path: Path, number: signal.Signals
+) -> None:
+    async def work() -> tuple[int | None, bytes]:
+        async with FaultProxy(registry.host, Fault(large(layout), cut=250_000, stall=True)) as proxy:
+            registries = tmp_path / "registries.toml"
+            registries.write_text(f'registries."{proxy.host}".insecure = "http"')
+            options = ["--root", str(store.root.parent), "--registries", str(registries)]
+            command: list[str | Path] = [
+                Path(sys.executable).with_name("rawpod"),
+                *options,
+                "pull",
+                f"{proxy.host}/app:two",
+            ]
+            process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+            while not proxy.bodies(large(layout)):
+                await asyncio.sleep(0.01)
+            process.send_signal(number)
+            _, errors = await asyncio.wait_for(process.communicate(), 10 * SLOW)
+            return process.returncode, errors
+
+    status, errors = asyncio.run(work())
+    assert status == 130
+    assert b"Traceback" not in errors
+    nothing_was_committed(store)
+    assert os.listdir(store.root / "leases") == []
+
+
 def test_two_pulls_of_one_image_share_the_work(store: ImageStore, registry: Registry) -> None:
     async def work() -> FaultProxy:
         async with FaultProxy(registry.host) as proxy:
