@@ -39,6 +39,18 @@ def check_digest(digest: object, document: str, field: str = "") -> str:
 
 def parse(data: bytes, document: str) -> Fields:
     """The object that `data` is. Raises ImageError: not JSON, a key twice, too large, too deep."""
+    value = _decode(data, document)
+    if not isinstance(value, dict):
+        raise ImageError(document, f"{_shown(value)} is not an object")
+    return Fields(value, document)
+
+
+def parse_list(data: bytes, document: str) -> list[Fields]:
+    """The objects in the array that `data` is. Raises ImageError as parse() does."""
+    return Fields({"": _decode(data, document)}, document).objects("")
+
+
+def _decode(data: bytes, document: str) -> Any:
     if len(data) > DOCUMENT_MAX:
         raise ImageError(document, f"{len(data)} bytes are over the limit of {DOCUMENT_MAX}")
 
@@ -54,7 +66,7 @@ def parse(data: bytes, document: str) -> Fields:
         raise ImageError(document, f"{text} is not JSON")
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
     except UnicodeDecodeError as error:
         raise ImageError(document, f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -64,9 +76,6 @@ def parse(data: bytes, document: str) -> Fields:
         raise ImageError(document, "nested too deeply") from None
     except ValueError as error:  # Python reads no integer of more than 4,300 digits
         raise ImageError(document, f"not JSON: {str(error).partition(';')[0].lower()}") from None
-    if not isinstance(value, dict):
-        raise ImageError(document, f"{_shown(value)} is not an object")
-    return Fields(value, document)
 
 
 class Fields:

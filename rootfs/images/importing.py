@@ -27,7 +27,7 @@ def import_tar(
     ingest.forget()
     label = str(source) if isinstance(source, Path) else "standard input"
     if isinstance(source, Path):
-        with open(_open_archive(source), "rb", buffering=0) as file:
+        with open(open_archive(source), "rb", buffering=0) as file:
             layer = _add(ingest, file)
     else:
         layer = _add(ingest, source)
@@ -50,16 +50,25 @@ def layer_type(ingest: Ingest, digest: str) -> str:
     return model.OCI_LAYER + _TYPES.get(ingest.first_bytes(digest, 2), "")
 
 
-def add_image(ingest: Ingest, config: Mapping[str, object], layers: Sequence[Descriptor]) -> str:
-    """Store configuration and manifest of an OCI image; the manifest's digest."""
+def add_image(
+    ingest: Ingest, config: Mapping[str, object], layers: Sequence[Descriptor], *, media_type: str = model.OCI_MANIFEST
+) -> str:
+    """Store configuration and manifest of an image, OCI's or Docker's; the manifest's digest."""
     encoded = json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode()
+    kind = model.OCI_CONFIG if media_type == model.OCI_MANIFEST else model.DOCKER_CONFIG
+    return add_manifest(ingest, media_type, Descriptor(kind, ingest.add_blob(encoded), len(encoded)), layers)[0]
+
+
+def add_manifest(ingest: Ingest, media_type: str, config: Descriptor, layers: Sequence[Descriptor]) -> tuple[str, int]:
+    """Store a manifest; its digest and size."""
     manifest = {
         "schemaVersion": 2,
-        "mediaType": model.OCI_MANIFEST,
-        "config": descriptor_document(Descriptor(model.OCI_CONFIG, ingest.add_blob(encoded), len(encoded))),
+        "mediaType": media_type,
+        "config": descriptor_document(config),
         "layers": [descriptor_document(layer) for layer in layers],
     }
-    return ingest.add_blob(json.dumps(manifest, separators=(",", ":")).encode())
+    data = json.dumps(manifest, separators=(",", ":")).encode()
+    return ingest.add_blob(data), len(data)
 
 
 def descriptor_document(descriptor: Descriptor) -> dict[str, object]:
@@ -126,7 +135,8 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{fraction:03}Z"
 
 
-def _open_archive(path: Path) -> int:
+def open_archive(path: Path) -> int:
+    """A descriptor of the regular file. Raises BadInput."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

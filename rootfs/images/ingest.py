@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import select
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO, Self
 
 from kernel.errors import NotFound, RawpodError
-from rootfs.files import sync_filesystem, write_all
+from rootfs.files import write_all
 from rootfs.images import model, names, reference
 from rootfs.images.document import DOCUMENT_MAX, ImageError
 from rootfs.images.garbage import collect
@@ -18,9 +16,10 @@ from rootfs.images.image import HOST, Image
 from rootfs.images.lease import Lease
 from rootfs.images.model import Config, Descriptor, Manifest
 from rootfs.images.names import Name
-from rootfs.images.partial import Partial
-from rootfs.images.places import Places, Temporary, sync_directory, try_lock
-from rootfs.layers.unpack import LayerError, Limits, Unpacked, Unpacking, start_unpack
+from rootfs.images.partial import Partial, Stream
+from rootfs.images.places import Places, Temporary, sync_directory
+from rootfs.images.unpacking import LayerUnpacking, ready
+from rootfs.layers.unpack import Limits, Unpacked
 
 _CHUNK = 1 << 20
 
@@ -63,6 +62,10 @@ class Ingest:
         """A small document. Raises NotFound, and ImageError if it is larger or damaged."""
         self._lease.hold(digest)
         return read_blob(self._places, digest, limit)
+
+    def blob_size(self, digest: str) -> int:
+        """Bytes of a blob that is there."""
+        return self._places.blob(digest).stat().st_size
 
     def first_bytes(self, digest: str, count: int) -> bytes:
         """How a blob that is there begins."""
@@ -133,7 +136,7 @@ class Ingest:
             while waiting or running:
                 while waiting and len(running) < len(os.sched_getaffinity(0)):
                     running.append(self.start_unpack(*waiting.pop()))
-                for done in _ready(running):
+                for done in ready(running):
                     done.result()
                     running.remove(done)
                     done.close()
@@ -142,13 +145,17 @@ class Ingest:
                 unpacking.close()
 
     def commit(self, name: str, manifest_digest: str, *, repo_digest: str = "") -> Image:
-        """Give the image `name`, taken from whatever had it before. Raises ImageError if something of it is not there.
+        """Give the image `name`, taken from whatever had it before; "" leaves it without one, to be had by its digest.
 
-        `repo_digest` is what a registry has it under, if that is not the manifest: an index's.
+        `repo_digest` is what a registry has it under, if that is not the manifest: an index's. Raises ImageError if
+        something of the image is not there.
         """
-        canonical = canonical_name(name)
-        entry = self._entry(canonical, manifest_digest, repo_digest)
+        entry = self._entry(canonical_name(name) if name else "", manifest_digest, repo_digest)
         with self._places.locked():
+            if not name:
+                same = [other for other in names.read_all(self._places) if other.digest == manifest_digest]
+                if same:
+                    return same[0].image(self._places)
             give_name(self._places, entry)
         return entry.image(self._places)
 
@@ -167,7 +174,7 @@ class Ingest:
         sync_directory(target.parent)
 
     def _entry(self, canonical: str, digest: str, repo_digest: str) -> Name:
-        document = f"image {canonical}"
+        document = f"image {canonical or digest}"
         manifest, config = self.read_image(digest)
         for descriptor in (manifest.config, *manifest.layers):
             self._check_blob(document, descriptor)
@@ -191,7 +198,7 @@ class Ingest:
     def _check_blob(self, document: str, descriptor: Descriptor) -> None:
         if not self.has_blob(descriptor.digest):
             raise ImageError(document, f"blob {descriptor.digest} is not there")
-        size = self._places.blob(descriptor.digest).stat().st_size
+        size = self.blob_size(descriptor.digest)
         if size != descriptor.size:
             reason = f"blob {descriptor.digest} has {size} bytes where its descriptor says {descriptor.size}"
             raise ImageError(document, reason)
@@ -200,110 +207,6 @@ class Ingest:
         """Manifest and configuration, checked against one another. Raises ImageError."""
         self._lease.hold(digest)
         return read_image(self._places, digest)
-
-
-class Stream:
-    """A blob that is written before its digest is known: to `fd`, then keep(). Gone at the end if it was not kept."""
-
-    def __init__(self, ingest: Ingest, places: Places) -> None:
-        self._ingest = ingest
-        self._places = places
-        self._path = places.root / "ingest" / f"stream-{os.getpid()}-{time.monotonic_ns()}"
-        with places.locked(shared=True):
-            self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try_lock(self.fd)
-
-    def keep(self, digest: str) -> None:
-        """Make it the blob of that digest, which is that of all that was written."""
-        if self._ingest.has_blob(digest):
-            return
-        os.fsync(self.fd)
-        self._ingest.added(digest)
-        target = self._places.blob(digest)
-        os.rename(self._path, target)
-        sync_directory(target.parent)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
-        os.close(self.fd)
-
-
-class LayerUnpacking:
-    """A layer on its way from a blob to its place. A context manager; closing it ends the worker if it still runs."""
-
-    def __init__(
-        self, ingest: Ingest, places: Places, descriptor: Descriptor, diff_id: str | None, label: str, limits: Limits
-    ) -> None:
-        self._ingest = ingest
-        self._diff_id = diff_id
-        self._label = label
-        self._temporaries = places.temporary()
-        self._temporary = self._temporaries.__enter__()
-        self._worker: Unpacking | None = None
-        try:
-            blob = os.open(places.blob(descriptor.digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                self._worker = start_unpack(blob, label, self._temporary.fd, limits)
-            finally:
-                os.close(blob)
-        except BaseException:
-            self.close()
-            raise
-
-    def fileno(self) -> int:
-        """Readable once the worker has ended, when result() takes no longer than it takes to sync the files."""
-        assert self._worker is not None
-        return self._worker.fileno()
-
-    @property
-    def directory(self) -> int:
-        """A descriptor of the layer's root."""
-        return self._temporary.fd
-
-    def result(self) -> Unpacked:
-        """Wait for it, and put the layer in its place. Raises LayerError."""
-        unpacked = self.unpacked()
-        self.keep(unpacked)
-        return unpacked
-
-    def unpacked(self) -> Unpacked:
-        """Wait for it, and see that it is what the configuration says. Raises LayerError."""
-        assert self._worker is not None
-        unpacked = self._worker.result()
-        if self._diff_id not in (None, unpacked.digest):
-            reason = f"its contents have the digest {unpacked.digest}, the image's configuration says {self._diff_id}"
-            raise LayerError(self._label, reason)
-        return unpacked
-
-    def keep(self, unpacked: Unpacked) -> None:
-        """Put the layer in its place, once it is on disk."""
-        sync_filesystem(self._temporary.fd)
-        self._ingest.hold_layer(unpacked, self._temporary)
-
-    def close(self) -> None:
-        """Let go of it; the temporary directory goes, unless it became a layer."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
-        self._temporaries.__exit__(None, None, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _ready(running: Sequence[LayerUnpacking]) -> list[LayerUnpacking]:
-    """Those that have ended; waits for one."""
-    poll = select.poll()
-    for unpacking in running:
-        poll.register(unpacking.fileno(), select.POLLIN)
-    ended = {fd for fd, _ in poll.poll()}
-    return [unpacking for unpacking in running if unpacking.fileno() in ended]
 
 
 def canonical_name(name: str) -> str:
@@ -322,10 +225,8 @@ def give_name(places: Places, entry: Name) -> None:
     if before is not None and before.digest != entry.digest:
         keep_nameless(places, before)
     names.write(places, entry)
-    try:
-        os.unlink(places.root / "names" / f"@{entry.digest}")
-    except FileNotFoundError:
-        pass
+    if entry.reference:
+        (places.root / "names" / f"@{entry.digest}").unlink(missing_ok=True)
 
 
 def keep_nameless(places: Places, entry: Name) -> None:

@@ -1,16 +1,20 @@
-"""A blob while it arrives: a file of its own that survives whoever writes it, and is taken up where it ends."""
+"""Blobs while they arrive: in files of their own, one that survives its writer, and one that does not."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
-from typing import Self
+import time
+from typing import TYPE_CHECKING, Self
 
 from kernel.errors import Conflict
 from rootfs.files import write_all
 from rootfs.images.document import ImageError
 from rootfs.images.places import Places, hex_of, sync_directory, try_lock
+
+if TYPE_CHECKING:
+    from rootfs.images.ingest import Ingest
 
 _CHUNK = 1 << 20
 _FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -107,3 +111,32 @@ class Partial:
         while chunk := os.read(self._fd, _CHUNK):
             self._sha256.update(chunk)
             self.offset += len(chunk)
+
+
+class Stream:
+    """A blob that is written before its digest is known: to `fd`, then keep(). Gone at the end if it was not kept."""
+
+    def __init__(self, ingest: Ingest, places: Places) -> None:
+        self._ingest = ingest
+        self._places = places
+        self._path = places.root / "ingest" / f"stream-{os.getpid()}-{time.monotonic_ns()}"
+        with places.locked(shared=True):
+            self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try_lock(self.fd)
+
+    def keep(self, digest: str) -> None:
+        """Make it the blob of that digest, which is that of all that was written."""
+        if self._ingest.has_blob(digest):
+            return
+        os.fsync(self.fd)
+        self._ingest.added(digest)
+        target = self._places.blob(digest)
+        os.rename(self._path, target)
+        sync_directory(target.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self.fd)

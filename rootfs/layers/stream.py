@@ -87,6 +87,16 @@ class Stream:
             for piece in self._pieces(size):
                 write_all(fd, piece)
 
+    def copy_all(self, fd: int) -> int:
+        """Write all that is left to `fd`, up to the archive's end; how many bytes that were."""
+        before = self.offset
+        write_all(fd, self._view[self._at :])
+        self._at = len(self._chunk)
+        while self._next():
+            write_all(fd, self._view)
+            self._at = len(self._chunk)
+        return self.offset - before
+
     def drain(self) -> None:
         """Read what follows the end of the archive: it counts for the digest."""
         while self._next():

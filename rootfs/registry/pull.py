@@ -13,11 +13,12 @@ from kernel.errors import Conflict, NotFound, NotSupported
 from rootfs.images import model
 from rootfs.images.document import DOCUMENT_MAX, ImageError
 from rootfs.images.image import Image
-from rootfs.images.ingest import Ingest, LayerUnpacking
+from rootfs.images.ingest import Ingest
 from rootfs.images.model import Config, Descriptor, Manifest
 from rootfs.images.partial import Partial
 from rootfs.images.platform import Platform, here
 from rootfs.images.store import ImageStore
+from rootfs.images.unpacking import LayerUnpacking
 from rootfs.registry.client import Client, Document
 from rootfs.registry.errors import RegistryError
 
