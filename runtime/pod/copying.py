@@ -59,8 +59,8 @@ class Copied(Record):
 def view(bundle: Path, status: Json, *, pause: bool) -> Iterator[View]:
     """The container of a bundle, from outside. Raises Conflict for one between two attempts, NotFound without files."""
     ids = _first_id(bundle)
-    if _runs(bundle):
-        with _standing_still(bundle, status, pause) as warning, running_root(bundle) as root:
+    if runs(bundle):
+        with standing_still(bundle, status, pause) as warning, running_root(bundle) as root:
             yield View(Root(root), ids, warning)
         return
     for one in status.get("containerStatuses", []):
@@ -75,7 +75,8 @@ def view(bundle: Path, status: Json, *, pause: bool) -> Iterator[View]:
 
 
 @contextmanager
-def _standing_still(bundle: Path, status: Json, pause: bool) -> Iterator[str]:
+def standing_still(bundle: Path, status: Json, pause: bool) -> Iterator[str]:
+    """Freeze a running container meanwhile, if wanted; yields what the user should know, "" for nothing."""
     cgroup = Cgroup(status["rawpod"]["containers"][bundle.name].get("cgroup", ""))
     if not pause:
         yield ""
@@ -86,7 +87,8 @@ def _standing_still(bundle: Path, status: Json, pause: bool) -> Iterator[str]:
             yield f"the container goes on while it is copied: {failure}" if failure else ""
 
 
-def _runs(bundle: Path) -> bool:
+def runs(bundle: Path) -> bool:
+    """Whether the container has processes that may write."""
     try:
         return state.load(bundle).status.can_kill
     except NotFound:
