@@ -19,6 +19,7 @@ from kernel.errors import ContainerError
 from kernel.operation import Assembly
 from kernel.process import CLOSE_RANGE_CLOEXEC, close_range
 from kernel.record import Record
+from kernel.relay import make as make_relay
 from kernel.scheduling import personality, set_mempolicy
 from runtime import labels, program
 from runtime.capabilities import grant
@@ -186,6 +187,10 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
     stage.doing = "execute"
     found = program.find(process.args[0], environment.get("PATH", program.DEFAULT_PATH))
     channel.tell_program(found)
+    granted, _ = grant(process.capabilities, extras.capabilities)
+    carried = program.carried(found, process.user.uid, granted)
+    if carried is not None:
+        relay = program.relay_path(make_relay(carried.afterwards))
     # The channel among them: its end is the parent's news of success.
     close_range(3 + extras.preserve_fds, flags=CLOSE_RANGE_CLOEXEC)
     stage.doing = "set resource limits"
@@ -201,7 +206,7 @@ def become(process: spec.Process, stage: Stage, channel: Channel, extras: Extras
         stage.doing = "run hooks"
         run_start_hooks(extras.hooks, extras.subject, environment)
     stage.doing = "execute"
-    program.execute(relay, channel.fileno(), found, process.args, environment, confine)
+    program.execute(relay, channel.fileno(), found, process.args, environment, confine, carried)
 
 
 def complete_environment(process: spec.Process) -> dict[str, str]:

@@ -12,9 +12,12 @@ import os
 import stat
 
 from kernel import events
+from kernel.credentials import capget, capset, raise_ambient
 from kernel.errors import CommandNotExecutable, CommandNotFound, ContainerError
 from kernel.mounts import PROC_SUPER_MAGIC, statfs_type
+from kernel.names import CAPABILITIES
 from kernel.operation import Operation
+from kernel.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from kernel.operation import Assembly
+    from runtime.capabilities import Granted
+
+_LOOK_UP = 1 << CAPABILITIES["CAP_DAC_OVERRIDE"] | 1 << CAPABILITIES["CAP_DAC_READ_SEARCH"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -78,7 +84,40 @@ def _problem(path: str) -> int:
         return error.errno or errno.EIO
     except ValueError:
         return errno.ENOENT
-    return 0 if os.access(path, os.X_OK) else errno.EACCES
+    return 0 if os.access(path, os.X_OK, effective_ids=True) else errno.EACCES
+
+
+class Carried(Record):
+    """Capabilities that the program is looked up with though its user has them for this one execve alone.
+
+    The relay's own would take them away (capabilities(7), "Transformation of capabilities during execve()"): they are
+    made ambient and inheritable for it, and `afterwards` is what it sets before the second: effective, permitted and
+    inheritable sets, one or two times.
+    """
+
+    bits: int
+    afterwards: tuple[tuple[int, int, int], ...]
+
+    def raise_ambient(self) -> None:
+        """Make them outlast an execve."""
+        now = capget()
+        capset(now.replace(inheritable=now.inheritable | self.bits))
+        raise_ambient(self.bits)
+
+
+def carried(program: str, user: int, granted: Granted) -> Carried | None:
+    """What it takes to execute `program` as `user`; None where it is executable to him anyway, as for root."""
+    # access(2) asks for the user himself, without the capabilities that he has.
+    if user == 0 or os.access(program, os.X_OK):
+        return None
+    bits = granted.effective & granted.bounding & ~granted.ambient & _LOOK_UP
+    if not bits:
+        return None
+    left = granted.ambient | bits
+    inheritable = granted.inheritable
+    # What leaves the inheritable set leaves the ambient one, and does not come back with it.
+    first = (left, left, inheritable & ~bits)
+    return Carried(bits, (first,) if not inheritable & bits else (first, (left, left, inheritable)))
 
 
 def refusal(program: str, number: int, directory: str = "") -> ContainerError:
@@ -120,16 +159,20 @@ def execute(
     args: Sequence[str],
     environment: Mapping[str, str],
     confine: Callable[[], None] | None = None,
+    carried: Carried | None = None,
 ) -> NoReturn:
     """Become `program`, by way of the relay, which writes the errno to descriptor `status` should that fail.
 
-    `confine` is called last before: what it forbids is not needed any more.
+    `confine` is called last before: what it forbids is not needed any more, but for prctl(2) and capset(2) to raise
+    capabilities that are `carried`.
     """
     events.emit("execve", {"path": program, "args": list(args)})
     # The relay closes it again, at the moment of its own execve.
     fcntl.fcntl(status, fcntl.F_SETFD, 0)
     if confine is not None:
         confine()
+    if carried is not None:
+        carried.raise_ambient()
     try:
         os.execve(relay, [str(status), program, *args], environment)
     except OSError as error:
