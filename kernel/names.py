@@ -79,3 +79,7 @@ def parse_list(text: str, limit: int = 8192) -> tuple[int, ...]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+TMPFS_OPTIONS = frozenset({"mode", "uid", "gid", "size", "nr_blocks", "nr_inodes"})
+"""What the filesystem tmpfs itself takes (tmpfs(5))."""

@@ -8,7 +8,7 @@ from kernel.errors import BadInput
 from kernel.mounts import MOUNT_ATTR_RDONLY, MS_SHARED
 from kernel.record import Record
 from rootfs import options
-from rootfs.binds import Bind, PinSource
+from rootfs.binds import Bind, PinSource, follows_source
 from rootfs.devices import DEFAULT_DEVICES, Dev, Devices, PrepareDev
 from rootfs.filesystems import CgroupView, Mqueue, Proc, Sysfs
 from rootfs.idmap import IdMaps
@@ -111,7 +111,8 @@ def _bind(number: int, entry: Entry, bind: Bind, around: Surroundings, before: l
     if not (ids or around.user or around.elsewhere or bind.propagation & MS_SHARED):
         return bind
     pinned = f"mounts[{number}]"
-    before.append(PinSource(bind.source, pinned, bind.recursive, "", ids, recursive, bind.destination))
+    follow = follows_source(bind.links)
+    before.append(PinSource(bind.source, pinned, bind.recursive, "", ids, recursive, bind.destination, follow))
     return bind.replace(pinned=pinned)
 
 

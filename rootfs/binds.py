@@ -11,6 +11,7 @@ from kernel.mounts import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,
+    AT_SYMLINK_NOFOLLOW,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
@@ -39,6 +40,7 @@ from rootfs.place import (
     reconfigure,
     target_directory,
     target_file,
+    target_link,
 )
 
 
@@ -50,7 +52,8 @@ class Bind(Operation):
     `set` and `clear` are MOUNT_ATTR_* of the mount itself, `tree_set` and `tree_clear` of all mounts below it, too.
     Without `propagation` the bind is private. With `populate` an empty directory first gets a copy of what it covers,
     its owner and mode too, as Docker fills volumes of an image. With `pinned`, PinSource has cloned it under that name
-    before. Raises NotFound if there is no source.
+    before. `links` says what becomes of a symbolic link at either end (options.COPY_SYMLINK and others). Raises
+    NotFound if there is no source.
     """
 
     source: str
@@ -64,6 +67,7 @@ class Bind(Operation):
     within: str = ""
     pinned: str = ""
     populate: bool = False
+    links: frozenset[str] = frozenset()
 
     def describe(self) -> str:
         words = options.names(self.set, self.clear) + [
@@ -71,6 +75,7 @@ class Bind(Operation):
         ]
         if self.populate:
             words.append("copyup")
+        words += sorted(self.links)
         shown = ",".join(["rbind" if self.recursive else "bind", *words])
         source = f"{self.within}:{self.source}" if self.within else self.source
         return f"bind {source} -> {self.destination} [{shown}]"
@@ -79,12 +84,15 @@ class Bind(Operation):
         if self.pinned:
             tree = assembly.fds.pop(self.pinned)
         else:
-            tree = clone(self.source, recursive=self.recursive, within=self.within)
+            follow = follows_source(self.links)
+            tree = clone(self.source, recursive=self.recursive, within=self.within, follow=follow)
         target = -1
         try:
+            if options.COPY_SYMLINK in self.links and stat.S_ISLNK(os.fstat(tree).st_mode):
+                target_link(assembly.root, self.destination, os.readlink("", dir_fd=tree))
+                return
             change(tree, self)
-            make = target_directory if is_directory(tree) else target_file
-            target = make(assembly.root, self.destination)
+            target = self._target(assembly.root, is_directory(tree))
             check_not_in_proc(assembly.root, target, self.destination)
             if normal(self.destination) == "/proc" and statfs_type(tree) != PROC_SUPER_MAGIC:
                 raise ContainerError(f"{self.source!r} is not a procfs: it cannot stand in for /proc")
@@ -97,6 +105,20 @@ class Bind(Operation):
             os.close(tree)
             if target >= 0:
                 os.close(target)
+
+    def _target(self, root: int, directory: bool) -> int:
+        if options.TARGET_NOFOLLOW in self.links:
+            try:
+                return open_in_root(root, self.destination, os.O_PATH | os.O_NOFOLLOW)
+            except SystemCallError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+        return (target_directory if directory else target_file)(root, self.destination)
+
+
+def follows_source(links: frozenset[str]) -> bool:
+    """Whether a link as the source stands for what it points to."""
+    return links.isdisjoint((options.COPY_SYMLINK, options.SOURCE_NOFOLLOW))
 
 
 def populate(tree: int, target: int) -> None:
@@ -128,13 +150,14 @@ class PinSource(Operation):
     ids: IdMaps | None = None
     ids_recursive: bool = False
     destination: str = "/"
+    follow: bool = True
 
     def describe(self) -> str:
         return f"pin {self.source} for {self.destination}" + (f" with ids {self.ids.shown()}" if self.ids else "")
 
     def execute(self, assembly: Assembly) -> None:
         try:
-            tree = clone(self.source, recursive=self.recursive, within=self.within)
+            tree = clone(self.source, recursive=self.recursive, within=self.within, follow=self.follow)
             assembly.fds[self.pinned] = tree
             if self.ids:
                 namespace = shared_namespace(assembly, self.ids)
@@ -236,15 +259,18 @@ class ReadOnly(Operation):
             os.close(target)
 
 
-def clone(source: str, *, recursive: bool, within: str = "") -> int:
-    """A detached bind mount of `source` (open_tree(2)), with everything mounted below it if `recursive`."""
+def clone(source: str, *, recursive: bool, within: str = "", follow: bool = True) -> int:
+    """A detached bind mount of `source` (open_tree(2)), with everything mounted below it if `recursive`.
+
+    Without `follow` a link itself is cloned.
+    """
     flags = OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0)
     try:
         if not within:
-            return open_tree(AT_FDCWD, source, flags)
+            return open_tree(AT_FDCWD, source, flags | (0 if follow else AT_SYMLINK_NOFOLLOW))
         directory = os.open(within, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            pinned = open_in_root(directory, source, os.O_PATH)
+            pinned = open_in_root(directory, source, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         finally:
             os.close(directory)
         try:

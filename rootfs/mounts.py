@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from kernel.errors import BadInput, NotSupported
 from kernel.mounts import MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC
+from kernel.names import TMPFS_OPTIONS
 from kernel.operation import Operation
 from rootfs import options
 from rootfs.binds import Bind, Mask, PinSource, ReadOnly, Remount
@@ -84,24 +85,26 @@ def from_oci(
     path = _destination(destination)
     parsed = options.parse(mount_options)
     if parsed.remount:
-        if parsed.idmap or parsed.populate:
-            _refuse(destination, "remount", (parsed.idmap or "copyup",))
+        _refuse_bind_words(destination, "remount", parsed)
         data = parsed.data + parsed.superblock
         return Remount(path, parsed.set, parsed.clear, parsed.tree_set, parsed.tree_clear, parsed.propagation, data)
     if parsed.bind or fstype == "bind":
         return _bind(path, source, parsed)
     if not fstype or fstype == "none":
         raise BadInput(f"mount {destination!r}: no type", remedy='give a type, or the option "bind" or "rbind"')
-    if parsed.idmap:
-        # Its ids are those of the container's user namespace already.
-        _refuse(destination, f"a {fstype}", (parsed.idmap,))
+    _refuse_bind_words(destination, f"a {fstype}", parsed)
     return _filesystem(path, fstype, source, parsed, devices, label)
 
 
 def _bind(destination: str, source: str | None, parsed: options.MountOptions) -> Bind:
     if not source:
         raise BadInput(f"mount {destination!r}: a bind mount without a source")
-    _refuse(destination, "a bind mount", parsed.data + parsed.superblock + (("tmpcopyup",) if parsed.copy_up else ()))
+    # In place of a tmpfs there may be a bind, to which the kernel takes no data (mount(2)): crun and runc pass them by.
+    data = tuple(option for option in parsed.data if option.partition("=")[0] not in TMPFS_OPTIONS)
+    _refuse(destination, "a bind mount", data + parsed.superblock + (("tmpcopyup",) if parsed.copy_up else ()))
+    if options.COPY_SYMLINK in parsed.links and len(parsed.links) > 1:
+        other = min(parsed.links - {options.COPY_SYMLINK})
+        raise BadInput(f"mount {destination!r}: options {options.COPY_SYMLINK!r} and {other!r} exclude each other")
     if parsed.populate and (parsed.set | parsed.tree_set) & MOUNT_ATTR_RDONLY:
         _refuse(destination, "a read-only bind mount", ("copyup",))
     return Bind(
@@ -114,6 +117,7 @@ def _bind(destination: str, source: str | None, parsed: options.MountOptions) ->
         parsed.tree_clear,
         parsed.propagation or MS_PRIVATE | MS_REC,
         populate=parsed.populate,
+        links=parsed.links,
     )
 
 
@@ -125,8 +129,6 @@ def _filesystem(
     devices: tuple[Device, ...],
     label: str,
 ) -> Filesystem:
-    if parsed.populate:
-        _refuse(destination, fstype, ("copyup",))
     if parsed.copy_up and (fstype != "tmpfs" or destination == "/dev"):
         _refuse(destination, fstype, ("tmpcopyup",))
     # There is nothing below a filesystem that was just made: recursive flags are its own.
@@ -147,6 +149,12 @@ def _filesystem(
         data += labelled if fstype in ("devpts", "mqueue") else ()
         return _KERNEL_FILESYSTEMS[fstype](destination, attributes, data, source or "", parsed.propagation)
     return OtherFilesystem(destination, attributes, data + labelled, source or "", parsed.propagation, fstype)
+
+
+def _refuse_bind_words(destination: str, what: str, parsed: options.MountOptions) -> None:
+    """Options that only a bind can have; the ids of another are those of the container's user namespace already."""
+    words = (parsed.idmap, "copyup" if parsed.populate else "", *sorted(parsed.links))
+    _refuse(destination, what, tuple(filter(None, words)))
 
 
 def _destination(destination: str) -> str:

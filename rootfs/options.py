@@ -70,12 +70,18 @@ _SUPERBLOCK = frozenset({"sync", "async", "dirsync", "mand", "nomand", "lazytime
 _NOTHING_TO_DO = frozenset({"defaults", "silent", "loud", "iversion", "noiversion"})
 
 
+COPY_SYMLINK, SOURCE_NOFOLLOW, TARGET_NOFOLLOW = "copy-symlink", "src-nofollow", "dest-nofollow"
+"""What becomes of symbolic links at both ends of a bind, as crun has it (crun(1), "Extensions")."""
+
+_LINKS = (COPY_SYMLINK, SOURCE_NOFOLLOW, TARGET_NOFOLLOW)
+
+
 class MountOptions(Record):
     """Options parsed. `set`, `clear` are MOUNT_ATTR_* of the mount itself, `tree_*` of all mounts below it as well.
 
     `propagation` is 0 or MS_*, with MS_REC for the whole tree. `idmap` is the option as it was written, "ridmap" for
-    the whole tree. `populate` fills an empty source of a bind with what it covers. `data` goes to the filesystem, in
-    order.
+    the whole tree. `populate` fills an empty source of a bind with what it covers. `links` are those of _LINKS that
+    are given. `data` goes to the filesystem, in order.
     """
 
     bind: bool = False
@@ -91,6 +97,7 @@ class MountOptions(Record):
     superblock: tuple[str, ...] = ()
     idmap: str = ""
     populate: bool = False
+    links: frozenset[str] = frozenset()
 
 
 def parse(options: Iterable[str]) -> MountOptions:
@@ -99,6 +106,7 @@ def parse(options: Iterable[str]) -> MountOptions:
     attributes, tree = (0, 0), (0, 0)
     propagation = 0
     idmap = ""
+    links: set[str] = set()
     data: list[str] = []
     superblock: list[str] = []
     for option in options:
@@ -116,6 +124,8 @@ def parse(options: Iterable[str]) -> MountOptions:
             copy_up = True
         elif option == "copyup":
             populate = True
+        elif option in _LINKS:
+            links.add(option)
         elif option.partition("=")[0] in ("idmap", "ridmap"):
             idmap = option
         elif option in _SUPERBLOCK:
@@ -134,6 +144,7 @@ def parse(options: Iterable[str]) -> MountOptions:
         tuple(superblock),
         idmap,
         populate,
+        frozenset(links),
     )
 
 
@@ -158,7 +169,7 @@ def known_options() -> list[str]:
     """Every option that is no filesystem's own, sorted (features.md, "Mount options")."""
     recursive = ["r" + name for name in _ATTRIBUTES]
     others = ["bind", "rbind", "remount", "tmpcopyup", "copyup", "idmap", "ridmap"]
-    return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others})
+    return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others, *_LINKS})
 
 
 def id_ranges(option: str, users: IdMaps | None) -> IdMaps | None:

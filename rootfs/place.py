@@ -71,6 +71,23 @@ def target_file(root: int, path: str) -> int:
     return _made(create_file_in_root, root, path)
 
 
+def target_link(root: int, path: str, link: str) -> None:
+    """Make the symbolic link `path` inside the root, which says `link`; one that says so already is fine."""
+    parent_path, name = os.path.split(normal(path))
+    parent = mkdir_in_root(root, parent_path)
+    try:
+        os.symlink(link, name, dir_fd=parent)
+    except FileExistsError:
+        try:
+            present = os.readlink(name, dir_fd=parent)
+        except OSError:
+            present = ""
+        if present != link:
+            raise ContainerError(f"{path!r} in the root exists and is no link to {link!r}") from None
+    finally:
+        os.close(parent)
+
+
 def _made(make: Callable[[int, str], int], root: int, path: str) -> int:
     for _ in range(_LINKS_MAX):
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 
+from kernel.names import TMPFS_OPTIONS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,11 +38,14 @@ def mount_faults(config: spec.Config) -> Iterator[str]:
 
 def mount_warnings(config: spec.Config) -> list[str]:
     """What is done as asked, and perhaps not meant."""
-    return [
-        f"mounts[{index}].destination: {mount.destination!r} is relative, taken from '/'"
-        for index, mount in enumerate(config.mounts)
-        if not mount.destination.startswith("/")
-    ]
+    warnings = []
+    for index, mount in enumerate(config.mounts):
+        if not mount.destination.startswith("/"):
+            warnings.append(f"mounts[{index}].destination: {mount.destination!r} is relative, taken from '/'")
+        if mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options):
+            idle = [option for option in mount.options if option.partition("=")[0] in TMPFS_OPTIONS]
+            warnings += [f"mounts[{index}].options: {option!r} has no effect on a bind mount" for option in idle]
+    return warnings
 
 
 def device_faults(linux: spec.Linux) -> Iterator[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from kernel.errors import NotFound
 from kernel.operation import Assembly, run
 from rootfs.detached import detached_tree
-from rootfs.mounts import Bind, MakePropagation, OverlayRoot
+from rootfs.mapped_overlay import PrepareOverlay
+from rootfs.mounts import Bind, MakePropagation, OverlayRoot, PinSource
 from rootfs.roots import TakeRoot
 from runtime import plan_mounts, spec, state
 
@@ -43,8 +44,13 @@ def ended_root(bundle: Path) -> Iterator[int]:
     config = _readable(spec.load((bundle / "config.json").read_bytes()))
     linux = config.linux or spec.Linux()
     before, inside = plan_mounts.filesystem(config, linux, str(bundle), cgroup="", hierarchy="")
-    # Those are left out that are not asked for by the config: a /dev of its own.
-    inside = [step for step in inside if isinstance(step, (MakePropagation, OverlayRoot, TakeRoot, Bind))]
+    # What the config does not ask for is left out, a /dev; and an empty volume is not filled again.
+    before = [step for step in before if isinstance(step, (PrepareOverlay, PinSource))]
+    inside = [
+        step.replace(populate=False) if isinstance(step, Bind) else step
+        for step in inside
+        if isinstance(step, (MakePropagation, OverlayRoot, TakeRoot, Bind))
+    ]
     assembly = Assembly()
     undo = run(before, assembly)
     try:

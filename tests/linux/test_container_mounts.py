@@ -369,3 +369,69 @@ def test_the_runtimes_own_mount_namespace_is_not_given_another_root(box):
     refused, there = in_child(work, CLONE_NEWNS)
     assert "the runtime's own" in refused
     assert there
+
+
+@pytest.fixture
+def linked(box, tmp_path):
+    """Links as sources: to a file that the container has under the same name, and to nothing."""
+    (tmp_path / "file").write_text("the host's")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("/etc/only-inside")
+    (box.root / "etc/only-inside").write_text("the container's")
+    (box.root / "srv").mkdir()
+    (box.root / "srv/to-etc").symlink_to("/etc/only-inside")
+    return tmp_path
+
+
+@pytest.mark.parametrize("own_users", [False, True])
+def test_a_link_as_the_source_is_made_anew_or_mounted_itself(box, linked, own_users):
+    """crun's copy-symlink, src-nofollow and dest-nofollow."""
+    binds = [
+        spec.Mount("/srv/followed", "bind", str(linked / "link"), ["bind"]),
+        spec.Mount("/srv/deep/copied", "bind", str(linked / "dangling"), ["bind", "copy-symlink"]),
+        spec.Mount("/srv/no-link", "bind", str(linked / "file"), ["bind", "copy-symlink"]),
+        spec.Mount("/srv/mounted", "bind", str(linked / "dangling"), ["bind", "src-nofollow", "ro"]),
+        spec.Mount("/srv/to-etc", "bind", str(linked / "file"), ["bind", "dest-nofollow"]),
+    ]
+    script = (
+        "cd /srv; cat followed deep/copied no-link mounted to-etc /etc/only-inside; readlink deep/copied;"
+        "readlink mounted; grep -c ' /srv/deep/copied ' /proc/mounts"
+    )
+    config = with_mounts(box.config("sh", "-c", script), *binds)
+    if own_users:
+        for path in (linked, *linked.parents[:2], box.bundle, box.root):
+            path.chmod(0o755)
+        config.linux.namespaces = [*config.linux.namespaces, spec.Namespace("user")]
+        config.linux.uid_mappings = config.linux.gid_mappings = [spec.IDMapping(0, 0, 65536)]
+    _, printed = box.run(config)
+    assert printed.split("\n") == [
+        "the host'sthe container'sthe host'sthe container'sthe host'sthe container's/etc/only-inside",
+        "/etc/only-inside",
+        "0",
+        "",
+    ]
+    assert os.readlink(box.root / "srv/deep/copied") == "/etc/only-inside"
+    # It is there now, and says the same.
+    assert box.run(config)[1] == printed
+
+
+def test_a_link_is_not_made_where_something_else_is(box, linked):
+    bind = spec.Mount("/etc/only-inside", "bind", str(linked / "dangling"), ["bind", "copy-symlink"])
+    with pytest.raises(RawpodError, match="exists and is no link to '/etc/only-inside'"):
+        box.run(with_mounts(box.config("sh"), bind))
+    (box.root / "etc/out").symlink_to("../../../" + str(linked))
+    bind = spec.Mount("/etc/out/made", "bind", str(linked / "dangling"), ["bind", "copy-symlink"])
+    with pytest.raises(RawpodError, match="no such file"):
+        box.run(with_mounts(box.config("sh"), bind))
+    assert not os.path.lexists(linked / "made")
+
+
+def test_a_tmpfs_options_on_a_bind_are_warned_about(box, linked):
+    bind = spec.Mount("/srv/file", "bind", str(linked / "file"), ["bind", "mode=0700", "size=4k"])
+    container = box.create(with_mounts(box.config("sh", "-c", "true"), bind))
+    container.start()
+    container.wait()
+    container.delete()
+    warned = [warning for warning in container.warnings if "no effect" in warning]
+    assert ["'mode=0700'" in warned[0], "'size=4k'" in warned[1], len(warned)] == [True, True, 2]
+    assert stat.S_IMODE((linked / "file").stat().st_mode) == 0o644

@@ -135,8 +135,12 @@ def test_destinations_that_are_no_place_in_the_root(destination: str) -> None:
 
 
 def test_options_without_meaning_are_refused_not_dropped() -> None:
-    with pytest.raises(NotSupported, match="'size=1k'"):
-        from_oci("/a", "bind", "/b", ["rbind", "size=1k"])
+    with pytest.raises(NotSupported, match="'huge=always'"):
+        from_oci("/a", "bind", "/b", ["rbind", "size=1k", "huge=always"])
+    with pytest.raises(NotSupported, match="'src-nofollow'"):
+        from_oci("/a", "tmpfs", None, ["src-nofollow"])
+    with pytest.raises(BadInput, match="exclude"):
+        from_oci("/a", "bind", "/b", ["src-nofollow", "copy-symlink"])
     with pytest.raises(NotSupported, match="'sync'"):
         from_oci("/a", "bind", "/b", ["rbind", "sync"])
     with pytest.raises(NotSupported, match="'tmpcopyup'"):
