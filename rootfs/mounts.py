@@ -8,7 +8,7 @@ process that creates it:
     arrange(...)       the mounts, in the order of the config, devices, the console
     Mask, ReadOnly...
     ReadOnlyRoot       where asked for
-    PivotRoot
+    PivotRoot          or MoveRoot
 
 Nothing outlives the mount namespace, so none of them needs an undo; directories made as mount targets stay in the
 upper layer.
@@ -26,7 +26,7 @@ from rootfs.devices import DEFAULT_DEVICES, Console, Dev, Device, Devices
 from rootfs.filesystems import CgroupView, Devpts, Filesystem, Mqueue, OtherFilesystem, Proc, Sysfs, Tmpfs
 from rootfs.overlay import OverlayRoot
 from rootfs.place import normal
-from rootfs.roots import BindRoot, MakePropagation, PivotRoot, ReadOnlyRoot
+from rootfs.roots import BindRoot, MakePropagation, MoveRoot, PivotRoot, ReadOnlyRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "Filesystem",
     "MakePropagation",
     "Mask",
+    "MoveRoot",
     "Mqueue",
     "OtherFilesystem",
     "OverlayRoot",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
-from kernel.errors import ContainerError
+from kernel.errors import ContainerError, SystemCallError
 from kernel.mounts import (
     AT_EMPTY_PATH,
     MNT_DETACH,
@@ -14,6 +15,7 @@ from kernel.mounts import (
     MS_SHARED,
     MS_SLAVE,
     MS_UNBINDABLE,
+    is_mount_root,
     mount,
     mount_setattr,
     pivot_root,
@@ -145,3 +147,47 @@ class PivotRoot(Operation):
         os.chdir("/")
         if self.propagation:
             propagate(assembly.root, self.propagation)
+
+
+class MoveRoot(Operation):
+    """Make the assembly's root the process's by chroot(2), for a root that pivot_root(2) does not take: an initramfs is
+    under all mounts and cannot be moved away (pivot_root(2), Notes).
+
+    The old root stays below the new one in the mount namespace. A chroot that is left climbs the new one again; only
+    who may unmount gets below. The kernel's own file systems of the host are unmounted, as runc does: a user namespace
+    may mount procfs and sysfs anew where it finds one that nothing hides.
+    """
+
+    propagation: int = 0
+
+    def describe(self) -> str:
+        return "move the root over /, chroot"
+
+    def execute(self, assembly: Assembly) -> None:
+        # ".." of the root is the root, with what is mounted on it.
+        top = os.open("/..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            over = os.path.samestat(os.fstat(top), os.fstat(assembly.root)) and is_mount_root(assembly.root)
+        finally:
+            os.close(top)
+        if not over:
+            attach_root(assembly.root)
+        _unmount_kernels()
+        os.fchdir(assembly.root)
+        os.chroot(".")
+        os.chdir("/")
+        if self.propagation:
+            propagate(assembly.root, self.propagation)
+
+
+def _unmount_kernels() -> None:
+    with open("/proc/self/mountinfo", "rb") as file:
+        rows = [line.split(b" ") for line in file]
+    # The paths of what is mounted in the new root begin at "/", too, where only the old one's are found.
+    kernels = [row[4] for row in rows if row[row.index(b"-", 6) + 1] in (b"proc", b"sysfs")]
+    for point in sorted({point.decode("unicode_escape").encode("latin-1") for point in kernels}, reverse=True):
+        try:
+            umount2(point, MNT_DETACH)
+        except SystemCallError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise

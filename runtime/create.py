@@ -58,6 +58,7 @@ def create(
     detached: bool = False,
     new_keyring: bool = True,
     preserve_fds: int = 0,
+    pivot: bool = True,
 ) -> Container:
     """Assemble the container up to the gate. What was begun is undone when a step fails.
 
@@ -66,7 +67,8 @@ def create(
     limit that the host cannot set. With `missing_controllers` "warn" such limits are left out and named in `warnings`.
     `parent_death_signal` ends the payload when the calling process ends. A `detached` container waits at a gate in
     `state_dir`, where any process can start it, others for their creator. Without `new_keyring` the payload has the
-    caller's session keyring. The caller's descriptors 3 to 2 + `preserve_fds` go to the payload.
+    caller's session keyring. The caller's descriptors 3 to 2 + `preserve_fds` go to the payload. Without `pivot` the
+    root is changed by chroot(2), where pivot_root(2) cannot be had.
     """
     check_id(container_id)
     check(config)
@@ -88,6 +90,7 @@ def create(
         scope,
         container_id=container_id,
         keyring=keyring,
+        pivot=pivot,
     )
     _claim(directory, container_id)
     extras, not_granted = _extras(config, container_id, os.fspath(bundle), preserve_fds, parent_death_signal)

@@ -90,12 +90,13 @@ def build(
     *,
     container_id: str = "",
     keyring: str = "",
+    pivot: bool = True,
 ) -> Plan:
     """The plan for `config`, which `spec.check` has accepted.
 
     `limits` are those the host can set, `hierarchy` is where it has cgroup v2 mounted. With a `scope` systemd makes the
     cgroup, around the new process, which asks for it before all else. `keyring` is the name of the container's session
-    keyring, "" for the one of whoever creates it.
+    keyring, "" for the one of whoever creates it. Without `pivot` the root is changed by chroot(2).
     """
     linux = config.linux or spec.Linux()
     new = {namespace.type for namespace in linux.namespaces if not namespace.path}
@@ -114,7 +115,7 @@ def build(
     before, inside = filesystem(config, linux, bundle, cgroup=cgroup.path if cgroup else "", hierarchy=hierarchy)
     placed = list(_cgroup(cgroup, limits, config, hierarchy, scope)) if cgroup else []
     asked = [("scope", placed if scope else []), *_asked(config, linux)]
-    child = tuple(_child(config, linux, inside, new, joined, subject, keyring))
+    child = tuple(_child(config, linux, inside, new, joined, subject, keyring, pivot))
     return Plan(
         parent=(*(placed if scope is None else ()), *before),
         clone_flags=clone_flags,
@@ -158,6 +159,7 @@ def _child(
     joined: dict[str, str],
     subject: Subject | None,
     keyring: str,
+    pivot: bool,
 ) -> Iterator[Operation]:
     yield from plan_process.first(config)
     asked = dict(_asked(config, linux))
@@ -194,5 +196,5 @@ def _child(
         yield mounts.Mask(path)
     if config.root is not None and config.root.readonly:
         yield mounts.ReadOnlyRoot()
-    yield mounts.PivotRoot(propagation(linux.rootfs_propagation))
+    yield (mounts.PivotRoot if pivot else mounts.MoveRoot)(propagation(linux.rootfs_propagation))
     yield from plan_process.last(config)

@@ -7,7 +7,7 @@ import os
 
 from cgroups import hierarchy
 from kernel.cleanup import OnFailure
-from kernel.errors import BadInput, Conflict
+from kernel.errors import BadInput, Conflict, NotSupported
 from runtime import state
 from runtime.create import create
 from runtime.limits import add_default_devices
@@ -30,7 +30,7 @@ OPTIONS = (
     Option("--pidfd-socket", "SOCKET", "unix socket that a pidfd of the process is sent to"),
     Option("--preserve-fds", "N", "descriptors 3 to 2 + N go to the process"),
     Option("--no-new-keyring", help="leave the process in the caller's session keyring"),
-    Option("--no-pivot", help="refused: rawpod always uses pivot_root(2)"),
+    Option("--no-pivot", help="chroot(2) in place of pivot_root(2), for hosts that run in an initramfs: less safe"),
 )
 WORDS = "[OPTIONS] ID"
 IN_ORDER = False
@@ -52,11 +52,12 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
     """
     parsed = invocation.parsed
     container_id = invocation.container_id()
-    if parsed.flag("--no-pivot"):
-        raise BadInput("--no-pivot: rawpod always uses pivot_root(2)")
     directory = invocation.directory(container_id)
     where, data, config = bundle.load(parsed)
     add_default_devices(config)
+    pivot = not parsed.flag("--no-pivot")
+    if not pivot:
+        _check_chroot(config)
     _check_terminal(config, parsed.text("--console-socket"), own_terminal)
     listening = listen_fds()
     if listening and config.process is not None:
@@ -90,11 +91,23 @@ def created(invocation: Invocation, *, own_terminal: bool = False) -> Container:
             detached=True,
             preserve_fds=preserve,
             new_keyring=not parsed.flag("--no-new-keyring"),
+            pivot=pivot,
         )
         on_failure.call(end, container)
+        if not pivot:
+            container.warnings.append("--no-pivot: whoever has CAP_SYS_ADMIN in the container gets at the host's files")
         _tell(container, parsed)
     invocation.warn(container)
     return container
+
+
+def _check_chroot(config: spec.Config) -> None:
+    """The mounts of the host stay below the root: those of a user namespace cannot be taken out of its reach."""
+    kinds = {namespace.type: namespace.path for namespace in config.linux.namespaces} if config.linux else {}
+    if "user" in kinds:
+        raise NotSupported("--no-pivot with a user namespace: it would find the host's /proc without masks")
+    if kinds.get("mount"):
+        raise NotSupported("--no-pivot with a mount namespace that is joined: its root would stay the host's")
 
 
 def _check_terminal(config: spec.Config, console_socket: str, own_terminal: bool) -> None:

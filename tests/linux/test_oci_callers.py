@@ -119,3 +119,57 @@ def test_the_callers_groups_are_kept_only_where_an_annotation_asks_for_it(oci, c
     config["process"]["args"] = ["busybox", "grep", "^Groups:", "/proc/self/status"]
     status, printed = oci("run", "box", extra_groups=[5, 7])
     assert (status, [int(group) for group in printed.split()[1:]]) == (0, groups)
+
+
+ESCAPE = """
+import os
+os.mkdir("/tmp/x")
+os.chroot("/tmp/x")
+for _ in range(64):
+    os.chdir("..")
+os.chroot(".")
+print("in", sorted(os.listdir("/")))
+"""
+
+
+@pytest.mark.parametrize("with_hook", [False, True])
+def test_a_root_by_chroot_where_pivot_root_cannot_be_had(oci, box, config, tmp_path, with_hook):
+    """--no-pivot, as runc has it: the same root, entered by exec as well, and a chroot that is left leads back to it.
+
+    A hook sees the root in its place until then.
+    """
+    config["mounts"] += [
+        {"destination": path, "source": path, "type": "bind", "options": ["rbind", "ro"]} for path in LIBRARIES
+    ]
+    config["process"]["capabilities"] = {kind: ["CAP_SYS_CHROOT"] for kind in ("bounding", "effective", "permitted")}
+    if with_hook:
+        config["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "touch from-hook"]}]}
+    status, printed = oci("run", "--no-pivot", "--detach", "box")
+    assert (status, "CAP_SYS_ADMIN" in printed) == (0, True), printed
+    try:
+        status, printed = oci("exec", "box", "busybox", "ls", "/")
+        assert (status, sorted(printed.split())) == (0, sorted(os.listdir(box.root)))
+        assert ("from-hook" in printed) == with_hook
+        mounted = oci("exec", "box", "busybox", "cat", "/proc/1/mountinfo")[1]
+        assert str(tmp_path) not in mounted.replace(str(box.root), "")
+        assert "/sys" not in [line.split()[4] for line in mounted.splitlines()]
+        left = oci("exec", "--cap", "CAP_SYS_CHROOT", "box", "/usr/bin/python3", "-c", ESCAPE)[1]
+        assert left == f"in {sorted(os.listdir(box.root))}\n"
+    finally:
+        assert oci("delete", "--force", "box")[0] == 0
+
+
+def test_the_hosts_proc_is_no_help_below_a_root_by_chroot(oci, config):
+    """A user namespace may mount a procfs where it finds one without masks. Fails without _unmount_kernels()."""
+    config["linux"]["maskedPaths"] = ["/proc/kcore", "/proc/keys"]
+    config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    config["process"]["args"] = ["busybox", "unshare", "-Urmpf", "busybox", "mount", "-t", "proc", "proc", "/tmp"]
+    status, printed = oci("run", "--no-pivot", "box")
+    assert (status, "permission denied" in printed) == (1, True), printed
+
+
+def test_a_root_by_chroot_is_refused_where_the_hosts_mounts_are_in_reach(oci, config):
+    config["linux"]["namespaces"].append({"type": "user"})
+    config["linux"] |= {kind: [{"containerID": 0, "hostID": 0, "size": 9}] for kind in ("uidMappings", "gidMappings")}
+    status, printed = oci("create", "--no-pivot", "box")
+    assert (status, "--no-pivot with a user namespace" in printed) == (1, True), printed
