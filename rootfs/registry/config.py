@@ -154,6 +154,8 @@ class _Reader:
         field = f'registries."{name}"'
         if not _is_registry(name):
             self._fault(field, f"{name[:200]!r} is not HOST[:PORT]")
+        if name in (_DOCKER_HUB, "index.docker.io"):
+            self._fault(field, f"in images' names that is {DEFAULT_REGISTRY}")
         if not isinstance(value, dict):
             self._fault(field, "has to be a table")
             return Registry()

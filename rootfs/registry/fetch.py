@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kernel.errors import HostError
 from rootfs.images.platform import Platform
 from rootfs.images.reference import parse
 from rootfs.images.store import ImageStore
 from rootfs.registry import config, credentials
 from rootfs.registry.client import Client
 from rootfs.registry.pull import Event, Pulled, pull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fetch(
@@ -42,7 +46,13 @@ def fetch(
         async with Client(reference, configured, keyring, insecure=insecure, note=note) as client:
             return await pull(store, client, platform, progress)
 
-    pulled = asyncio.run(work())
-    if parse(name) != reference:
-        store.tag(reference.canonical, name)
+    try:
+        pulled = asyncio.run(work())
+        if parse(name) != reference:
+            store.tag(reference.canonical, name)
+    except OSError as error:
+        # What comes from the network is a RegistryError by now.
+        why = (error.strerror or str(error)).lower()
+        remedy = "rawpod image prune frees what nothing needs" if error.errno in _FULL else None
+        raise HostError(f"image store {str(images)!r}: {why}", remedy=remedy) from None
     return pulled

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from kernel.errors import RawpodError
+from kernel import mounts
+from kernel.errors import HostError, RawpodError
 from rootfs.images.document import ImageError
 from rootfs.images.store import ImageStore
 from rootfs.registry.errors import RegistryError
+from rootfs.registry.fetch import fetch
 from rootfs.registry.pull import Pulled
 from tests.conftest import IN_TEST_MACHINE
 from tests.fault_proxy import Answer, Fault, FaultProxy
@@ -318,6 +320,20 @@ def test_a_pull_that_is_killed_leaves_nothing_by_half(
     assert os.listdir(store.root / "tmp") == []
     assert os.listdir(store.root / "ingest") == []
     assert os.listdir(store.root / "leases") == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_by_half(registry: Registry, layout: Layout, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounts.mount("tmpfs", small, "tmpfs", 0, "size=200k")
+    registries = tmp_path / "registries.toml"
+    registries.write_text(f'registries."{registry.host}".insecure = "http"')
+    try:
+        with pytest.raises(HostError, match=r"image store '.*/small': no space left on device \(rawpod image prune"):
+            fetch(small, f"{registry.host}/app:two", registries=registries)
+        assert os.listdir(small / "names") == os.listdir(small / "tmp") == []
+    finally:
+        mounts.umount2(small, mounts.MNT_DETACH)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

@@ -19,6 +19,7 @@ from rootfs.registry.errors import RegistryError
 from rootfs.registry.pull import Event
 from rootfs.registry.push import Pushed
 from rootfs.registry.send import send as send_by_name
+from runtime.settings import Settings
 from tests import registry_lab as lab
 from tests.fault_proxy import Answer, Fault, FaultProxy
 from tests.images import make_image
@@ -245,6 +246,40 @@ def test_the_command_pulls_and_pushes(registry: Registry, tmp_path: Path) -> Non
     registries.write_text("[mirror]")
     done = rawpod("pull", "app", **environment)
     assert (done.returncode, f"{registries}: mirror: unknown key" in done.stderr) == (2, True)
+
+
+def test_a_container_runs_from_an_image_that_a_registry_has(
+    registry: Registry, settings: Settings, store: ImageStore, tmp_path: Path
+) -> None:
+    make_image(store.root, "mine:1", entrypoint=("/bin/cat",), cmd=("/etc/passwd",))
+    send(store, "mine:1", f"{registry.host}/run/me:1", plain(registry.host))
+    registries = tmp_path / "registries.toml"
+    registries.write_text(f'aliases.runme = "{registry.host}/run/me"\nregistries."{registry.host}".insecure = "http"')
+    options = ["--root", settings.root, "--state", settings.state, "--cgroup", settings.cgroup]
+    options += ["--registries", registries, "--missing-controllers", "warn"]
+    done = rawpod(*map(str, options), "run", "--rm", "--network", "none", "runme:1")
+    assert (done.returncode, done.stdout) == (0, content(store, "mine:1", "etc/passwd").decode()), done.stderr
+
+
+def test_what_buildah_pushed_is_pulled(registry: Registry, store: ImageStore, tmp_path: Path) -> None:
+    lab.need("buildah")
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/made").write_text("by buildah")
+    name = f"{registry.host}/buildah/app:1"
+
+    def buildah(*arguments: str | Path) -> str:
+        storage = ("--root", tmp_path / "storage", "--runroot", tmp_path / "run", "--storage-driver", "vfs")
+        return lab.run("buildah", *storage, *arguments).strip()
+
+    container = buildah("from", "scratch")
+    buildah("copy", container, tmp_path / "root", "/")
+    buildah("config", "--cmd", "/bin/x", "--env", "A=b", "--stop-signal", "SIGUSR1", container)
+    buildah("commit", "--quiet", "--format", "docker", container, "made")
+    buildah("push", "--quiet", "--tls-verify=false", "made", f"docker://{name}")
+    pulled = fetch(store, name, plain(registry.host))
+    assert content(store, name, "etc/made") == b"by buildah"
+    assert (pulled.image.config.cmd, pulled.image.config.env[-1]) == (("/bin/x",), "A=b")
+    assert pulled.image.config.stop_signal == "SIGUSR1"
 
 
 def test_the_option_accepts_what_the_configuration_does_not(registry: Registry, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from email.utils import formatdate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from rootfs.registry.challenge import Challenge, parse_challenges
 from rootfs.registry.failures import error_of
 from rootfs.registry.timing import Timing, retry_after
+from rootfs.registry.transport import _proxy
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,17 @@ def test_waits_grow_and_end(failures: int) -> None:
 )
 def test_errors_of_registries_are_read(body: bytes, found: tuple[str, str]) -> None:
     assert error_of(body) == found
+
+
+def test_proxies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "http://other.example:3128")
+    monkeypatch.setenv("no_proxy", "localhost,.internal,127.0.0.1")
+    found = {
+        url: _proxy(URL(url))
+        for url in ("https://r.io/", "http://r.io/", "https://a.internal:5000/", "http://127.0.0.1:5/")
+    }
+    assert list(found.values()) == ["http://proxy.example:3128", "http://other.example:3128", None, None]
 
 
 def test_a_long_message_is_cut() -> None:

@@ -113,6 +113,7 @@ def test_every_fault_is_told_with_its_place(tmp_path: Path) -> None:
         mirrors = ["https://h.io", "ok", 'a b']
         insecure = "yes"
         [registries."a/b"]
+        [registries."index.docker.io"]
         [registries.one]
         mirrors = "x"
         insecure = 1
@@ -129,6 +130,7 @@ def test_every_fault_is_told_with_its_place(tmp_path: Path) -> None:
         f"{path}: registries.\"h.io\".mirrors[2]: 'a b' is not HOST[:PORT][/PREFIX]",
         f'{path}: registries."h.io".insecure: \'yes\' is not false, true, "http" or "tls"',
         f"{path}: registries.\"a/b\": 'a/b' is not HOST[:PORT]",
+        f'{path}: registries."index.docker.io": in images\' names that is docker.io',
         f'{path}: registries."one".mirrors: has to be a list of texts',
         f'{path}: registries."one".insecure: 1 is not false, true, "http" or "tls"',
     ]
