@@ -16,6 +16,7 @@ from rootfs.layers.tar_header import (
     Header,
     TarError,
     byte_sum,
+    checked_size,
     decimal,
     digits,
     failing,
@@ -35,6 +36,7 @@ _TYPES = frozenset({REGULAR, HARD_LINK, SYMBOLIC_LINK, CHARACTER, BLOCK_DEVICE, 
 
 _PATH_MAX = 4096
 _EXTENSIONS_MAX = 16
+_EXTENSIONS = frozenset({b"x", b"L", b"K", b"V"})
 _ID_MAX = (1 << 32) - 2  # 2^32 - 1 means "leave as it is" to chown(2)
 
 
@@ -156,25 +158,25 @@ class _Extended:
                 if extended:
                     raise TarError("the archive ends behind an extended header", offset)
                 return None
-            header = parse_header(block, offset)
-            if header.type == "x":
-                self.records.update(self._pax(self._contents(header), offset))
-            elif header.type == "L":
-                self.long_name = text(self._contents(header).split(b"\0", 1)[0])
-            elif header.type == "K":
-                self.long_link = text(self._contents(header).split(b"\0", 1)[0])
-            elif header.type == "V":
-                self._contents(header)  # GNU's volume label names the archive, not a file
-                extended -= 1
+            kind = block[156:157]
+            if kind not in _EXTENSIONS:
+                return parse_header(block, offset)
+            data = self._contents(checked_size(block, offset), offset)
+            if kind == b"x":
+                self.records.update(self._pax(data, offset))
+            elif kind == b"L":
+                self.long_name = text(data.split(b"\0", 1)[0])
+            elif kind == b"K":
+                self.long_link = text(data.split(b"\0", 1)[0])
             else:
-                return header
+                extended -= 1  # GNU's volume label names the archive, not a file
             extended += 1
             offset, block = self.source.offset, self.source.read(BLOCK)
         raise TarError(f"more than {_EXTENSIONS_MAX} extended headers for one member", self.source.offset)
 
     def check_global(self, header: Header) -> dict[str, bytes]:
         """The records of a pax "g" header, for all members that follow."""
-        records = self._pax(self._contents(header), header.offset)
+        records = self._pax(self._contents(header.size, header.offset), header.offset)
         for key in ("path", "linkpath", "size"):
             if key in records:
                 raise TarError(f"a global header sets {key!r} for every member", header.offset)
@@ -183,13 +185,11 @@ class _Extended:
             raise TarError(f"global headers of more than {self.limits.extended_bytes} bytes", header.offset)
         return merged
 
-    def _contents(self, header: Header) -> bytes:
-        if header.size > self.limits.extended_bytes:
-            raise TarError(
-                f"extended header of {header.size} bytes is over {self.limits.extended_bytes}", header.offset
-            )
-        data = self.source.read(header.size)
-        self.source.skip(-header.size % BLOCK)
+    def _contents(self, size: int, offset: int) -> bytes:
+        if size > self.limits.extended_bytes:
+            raise TarError(f"extended header of {size} bytes is over {self.limits.extended_bytes}", offset)
+        data = self.source.read(size)
+        self.source.skip(-size % BLOCK)
         return data
 
     def _pax(self, data: bytes, offset: int) -> dict[str, bytes]:

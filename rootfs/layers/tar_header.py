@@ -51,31 +51,40 @@ def failing(offset: int, name: str) -> Fail:
 
 def parse_header(block: bytes, offset: int) -> Header:
     """Decode one header block. Raises TarError if it is none."""
+    (name, mode, uid, gid, _, time, _, kind, link, magic, _, _, major, minor, prefix, _) = FIELDS.unpack(block)
+    length = checked_size(block, offset)
+    shown = text(name.partition(b"\0")[0])
+    if magic == b"ustar\0" and prefix[0]:
+        # star has times behind a shorter prefix (star(5)).
+        start = text((prefix[:131] if is_star(block) else prefix).partition(b"\0")[0])
+        shown = f"{start}/{shown}"
+    if magic[:5] != b"ustar":
+        major = minor = b"\0"
+    return Header(
+        shown,
+        chr(kind[0]),
+        text(link.partition(b"\0")[0]),
+        number(mode, offset),
+        number(uid, offset),
+        number(gid, offset),
+        number(time, offset),
+        length,
+        number(major, offset),
+        number(minor, offset),
+        block,
+        offset,
+    )
+
+
+def checked_size(block: bytes, offset: int) -> int:
+    """What a header says of the bytes that follow. Raises TarError if it is no header."""
     checksum = number(block[148:156], offset)
     if checksum != byte_sum(block) and checksum != _signed_sum(block):
         raise TarError("not a tar header, or a damaged one: the checksum differs", offset)
-    name = text(block[:100].split(b"\0", 1)[0])
-    if block[257:263] == b"ustar\0":
-        # star has times behind a shorter prefix (star(5)).
-        prefix = text(block[345 : 476 if is_star(block) else 500].split(b"\0", 1)[0])
-        name = f"{prefix}/{name}" if prefix else name
     size = number(block[124:136], offset)
     if size < 0:
-        raise TarError(f"size of {size} bytes", offset, name)
-    return Header(
-        name=name,
-        type=chr(block[156]),
-        link=text(block[157:257].split(b"\0", 1)[0]),
-        mode=number(block[100:108], offset),
-        uid=number(block[108:116], offset),
-        gid=number(block[116:124], offset),
-        mtime=number(block[136:148], offset),
-        size=size,
-        major=number(block[329:337], offset) if block[257:262] == b"ustar" else 0,
-        minor=number(block[337:345], offset) if block[257:262] == b"ustar" else 0,
-        raw=block,
-        offset=offset,
-    )
+        raise TarError(f"size of {size} bytes", offset, text(block[:100].partition(b"\0")[0]))
+    return size
 
 
 def is_star(block: bytes) -> bool:
