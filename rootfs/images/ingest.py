@@ -19,7 +19,8 @@ from rootfs.images.names import Name
 from rootfs.images.partial import Partial, Stream
 from rootfs.images.places import Places, Temporary, sync_directory
 from rootfs.images.unpacking import LayerUnpacking, ready
-from rootfs.layers.unpack import Limits, Unpacked
+from rootfs.layers.limits import Limits
+from rootfs.layers.unpack import Unpacked
 
 _CHUNK = 1 << 20
 

@@ -20,7 +20,7 @@ from rootfs.images.places import Places
 if TYPE_CHECKING:
     from rootfs.images.garbage import Pruned
     from rootfs.images.ingest import Ingest
-    from rootfs.layers.unpack import Limits
+    from rootfs.layers.limits import Limits
 
 __all__ = ["HOST", "Healthcheck", "Image", "ImageConfig", "ImageStore"]
 
@@ -63,11 +63,11 @@ class ImageStore:
         return sorted([self._host(), *(found.image(self.places) for found in self._readable())], key=lambda i: i.name)
 
     def ingest(self, limits: Limits | None = None) -> Ingest:
-        """A lease, to bring an image in; a context manager."""
+        """A lease, to bring an image in; a context manager. `limits` other than those of limits.toml are for tests."""
         from rootfs.images.ingest import Ingest
-        from rootfs.layers.unpack import Limits
+        from rootfs.layers.limits import FILE, read_limits
 
-        return Ingest(self.places, limits or Limits())
+        return Ingest(self.places, limits or read_limits(self.root / FILE))
 
     def import_tar(self, name: str, path: Path | IO[bytes], limits: Limits | None = None, **changes: Any) -> Image:
         """Make the root file system in a tar (plain, gzip or zstd) the image `name`, which another one may lose.

@@ -32,9 +32,9 @@ _OPEN_DIRECTORIES = 64
 _LINKS_MAX = 40  # as the kernel's own (path_resolution(7))
 
 
-def refuse(member: Member, reason: str) -> TarError:
-    """The error about one member."""
-    return TarError(reason, member.offset, member.name)
+def refuse(member: Member, reason: str, limit: str = "") -> TarError:
+    """The error about one member; `limit` as TarError has it."""
+    return TarError(reason, member.offset, member.name, limit=limit)
 
 
 class Place(NamedTuple):
@@ -97,7 +97,7 @@ class Places:
         if any(part.startswith(WHITEOUT) for part in parts):
             raise refuse(member, "a whiteout used as a directory")
         if len(parts) >= self._depth:
-            raise refuse(member, f"a path of more than {self._depth} names")
+            raise refuse(member, f"a path of more than {self._depth} names", "depth")
         place = self._opened(parts, member)
         if len(self._open) >= _OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1].fd)
@@ -144,7 +144,7 @@ class Places:
                     done.clear()
                 todo.extend(target.split("/")[::-1])
         if len(done) >= self._depth:
-            raise refuse(member, f"a path of more than {self._depth} names")
+            raise refuse(member, f"a path of more than {self._depth} names", "depth")
         if any(part.startswith(WHITEOUT) for part in done):
             raise refuse(member, "a whiteout used as a directory")
         return done

@@ -122,7 +122,7 @@ class Stream:
     def _next(self) -> bool:
         """Take the next chunk; False at the end."""
         if time.monotonic() > self._end:
-            raise TarError("not unpacked within the time allowed", self.offset)
+            raise TarError("not unpacked within the time allowed", self.offset, limit="deadline")
         self._before += len(self._chunk)
         self._chunk = b""
         self._at = 0
@@ -134,16 +134,17 @@ class Stream:
         if chunk is None:
             return False
         if isinstance(chunk, _Refused):
-            raise TarError(chunk.reason, self.offset)
+            raise TarError(chunk.reason, self.offset, limit=chunk.limit)
         raise chunk
 
 
 class _Refused(Exception):
     """Where the archive's own offset is not known yet."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, limit: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.limit = limit
 
 
 class _Decompressor(Protocol):
@@ -204,9 +205,9 @@ class _Producer:
             for chunk in self._decompressed():
                 produced += len(chunk)
                 if produced > self._limits.total:
-                    raise _Refused(f"more than {self._limits.total} bytes uncompressed")
+                    raise _Refused(f"more than {self._limits.total} bytes uncompressed", "total-size")
                 if produced > _RATIO_FROM and produced > self._limits.ratio * self._read:
-                    raise _Refused(f"more than {self._limits.ratio} bytes for each one compressed")
+                    raise _Refused(f"more than {self._limits.ratio} bytes for each one compressed", "ratio")
                 self._hashed.put(chunk)
                 self._chunks.put(chunk)
                 if self._stopped:

@@ -187,7 +187,8 @@ class _Extended:
 
     def _contents(self, size: int, offset: int) -> bytes:
         if size > self.limits.extended_bytes:
-            raise TarError(f"extended header of {size} bytes is over {self.limits.extended_bytes}", offset)
+            reason = f"extended header of {size} bytes is over {self.limits.extended_bytes}"
+            raise TarError(reason, offset, limit="header-size")
         data = self.source.read(size)
         self.source.skip(-size % BLOCK)
         return data
@@ -235,7 +236,8 @@ class _Extended:
                 raise fail(f"the {what} holds a zero byte or is over {_PATH_MAX} characters")
         size, stored, segments = self._sparse(header, stored, fail)
         if max(size, stored) > self.limits.member_bytes:
-            raise fail(f"{max(size, stored)} bytes are over the limit of {self.limits.member_bytes} for one file")
+            reason = f"{max(size, stored)} bytes are over the limit of {self.limits.member_bytes} for one file"
+            raise TarError(reason, header.offset, name, limit="file-size")
         return Member(
             name=name,
             type=kind,

@@ -15,10 +15,14 @@ _TIME_MAX = 1 << 40  # seconds: what filesystems can hold is less
 
 
 class TarError(Exception):
-    """The archive is damaged or malicious. `offset` is in bytes of the uncompressed archive, `member` where known."""
+    """The archive is damaged or malicious. `offset` is in bytes of the uncompressed archive, `member` where known.
 
-    def __init__(self, reason: str, offset: int, member: str = "") -> None:
+    `limit` is the key of limits.toml that it goes over, if it does.
+    """
+
+    def __init__(self, reason: str, offset: int, member: str = "", *, limit: str = "") -> None:
         super().__init__(reason)
+        self.limit = limit
         self.reason = reason
         self.offset = offset
         self.member = member

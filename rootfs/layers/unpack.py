@@ -16,6 +16,8 @@ from kernel.credentials import set_parent_death_signal
 from kernel.errors import RawpodError, SystemCallError
 from kernel.pidfd import pidfd_open
 from rootfs.layers.extract import Extractor
+from rootfs.layers.limits import FILE
+from rootfs.layers.limits import Limits as Limits
 from rootfs.layers.stream import Stream, StreamLimits
 from rootfs.layers.tar import HeaderLimits, Member, members
 from rootfs.layers.tar_header import TarError
@@ -31,28 +33,11 @@ class LayerError(RawpodError):
     ):
         where = "" if offset is None else f" at offset {offset}"
         which = f", member {member!r}" if member else ""
-        super().__init__(f"layer {layer!r}{where}{which}: {reason}")
+        super().__init__(f"layer {layer!r}{where}{which}: {reason}", remedy=remedy)
         self.layer = layer
         self.reason = reason
         self.offset = offset
         self.member = member
-
-
-class Limits(NamedTuple):
-    """What one layer may ask for. Sizes in bytes, uncompressed; `deadline` in seconds for the whole of it.
-
-    `depth` is the most names in a path. `ratio` is the most bytes for each one compressed, in a layer of a gibibyte and
-    more: a smaller one may well hold nothing but zeros, of which gzip makes a thousandth.
-    """
-
-    total_bytes: int = 64 << 30
-    member_bytes: int = 16 << 30
-    entries: int = 2_000_000
-    extended_bytes: int = 1 << 20
-    segments: int = 65_536
-    deadline: float = 1800.0
-    depth: int = 512
-    ratio: int = 200
 
 
 class Unpacked(NamedTuple):
@@ -118,7 +103,8 @@ class Unpacking:
             output, errors = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill()
-            raise LayerError(self._layer, f"not unpacked within {self._limit:g} seconds") from None
+            reason = f"not unpacked within {self._limit:g} seconds"
+            raise LayerError(self._layer, reason, remedy=_set_by("deadline")) from None
         try:
             answer = json.loads(output)
         except ValueError:
@@ -126,7 +112,14 @@ class Unpacking:
             status = self._process.returncode
             raise LayerError(self._layer, f"the worker ended with status {status}: {last}") from None
         if "reason" in answer:
-            raise LayerError(self._layer, answer["reason"], offset=answer["offset"], member=answer["member"])
+            limit = answer["limit"]
+            raise LayerError(
+                self._layer,
+                answer["reason"],
+                offset=answer["offset"],
+                member=answer["member"],
+                remedy=_set_by(limit) if limit else None,
+            )
         return Unpacked(answer["digest"], answer["size"], answer["entries"])
 
     def kill(self) -> None:
@@ -164,7 +157,7 @@ def worker(target: str, limits_json: str) -> None:
     try:
         answer = unpack_here(0, int(target), limits)._asdict()
     except TarError as error:
-        answer = {"reason": error.reason, "offset": error.offset, "member": error.member}
+        answer = {"reason": error.reason, "offset": error.offset, "member": error.member, "limit": error.limit}
     print(json.dumps(answer), flush=True)
     os._exit(0)  # a thread may still wait for more of a pipe
 
@@ -179,7 +172,7 @@ def unpack_here(archive: int, target: int, limits: Limits) -> Unpacked:
         for member in members(stream, HeaderLimits(limits.member_bytes, limits.extended_bytes, limits.segments)):
             entries += 1
             if entries > limits.entries:
-                raise TarError(f"more than {limits.entries} members", member.offset, member.name)
+                raise TarError(f"more than {limits.entries} members", member.offset, member.name, limit="entries")
             extractor.add(member, stream)
             size += member.stored
             member = None
@@ -192,16 +185,20 @@ def unpack_here(archive: int, target: int, limits: Limits) -> Unpacked:
     except SystemCallError as error:
         raise _located(str(error), stream.offset, member) from None
     except TarError as error:
-        raise _located(error.reason, error.offset, member, error.member) from None
+        raise _located(error.reason, error.offset, member, error.member, error.limit) from None
     finally:
         extractor.close()
         stream.close()
     return Unpacked(stream.digest(), size, entries)
 
 
-def _located(reason: str, offset: int, member: Member | None, name: str = "") -> TarError:
+def _located(reason: str, offset: int, member: Member | None, name: str = "", limit: str = "") -> TarError:
     """The error with the member that was being made."""
-    return TarError(reason, offset, name or (member.name if member else ""))
+    return TarError(reason, offset, name or (member.name if member else ""), limit=limit)
+
+
+def _set_by(limit: str) -> str:
+    return f"{limit!r} in the image store's {FILE} sets this limit"
 
 
 def _lower(text: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rootfs.layers.unpack import LayerError, Limits, Unpacked, start_unpack, unpack
+from rootfs.layers.limits import Limits
+from rootfs.layers.unpack import LayerError, Unpacked, start_unpack, unpack
 from tests.rootfs_lab import Archive, header, record, tree
 
 REFUSED = pytest.raises(LayerError)
@@ -321,19 +322,22 @@ def test_sparse_files_have_their_holes(unpacker: Unpacker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"),
+    ("limits", "reason", "key"),
     [
-        (Limits(total_bytes=4096), "more than 4096 bytes"),
-        (Limits(member_bytes=1000), "over the limit of 1000"),
-        (Limits(entries=2), "more than 2 members"),
-        (Limits(depth=2), "more than 2 names"),
+        (Limits(total_bytes=4096), "more than 4096 bytes", "total-size"),
+        (Limits(member_bytes=1000), "over the limit of 1000", "file-size"),
+        (Limits(entries=2), "more than 2 members", "entries"),
+        (Limits(depth=2), "more than 2 names", "depth"),
+        (Limits(extended_bytes=20), "is over 20", "header-size"),
     ],
 )
-def test_limits(unpacker: Unpacker, limits: Limits, reason: str) -> None:
-    """CVE-2020-1702, CVE-2023-25153, CVE-2017-14992."""
+def test_limits(unpacker: Unpacker, limits: Limits, reason: str, key: str) -> None:
+    """CVE-2020-1702, CVE-2023-25153, CVE-2017-14992. What can be done about it is said, too."""
+    archive = Archive().add("a", b"x" * 2000).add("b/c/d", b"x" * 900).extended(b"x", record("comment", "a" * 30))
     with REFUSED as caught:
-        unpacker(Archive().add("a", b"x" * 2000).add("b/c/d", b"x" * 900).add("c", b"x" * 4000), limits)
+        unpacker(archive.add("c", b"x" * 4000), limits)
     assert reason in caught.value.reason
+    assert repr(key) in (caught.value.remedy or "")
 
 
 def test_a_compression_bomb_ends_at_the_limit(unpacker: Unpacker) -> None:
@@ -453,3 +457,14 @@ def test_a_worker_can_be_killed_and_its_result_says_so(tmp_path: Path) -> None:
     assert "status -9" in caught.value.reason
     for fd in (read, write, target):
         os.close(fd)
+
+
+def test_the_stores_limits_are_an_administrators(tmp_path: Path) -> None:
+    from rootfs.images.store import ImageStore
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/limits.toml").write_text("entries = 1\n")
+    archive = Archive().directory("bin").add("bin/sh", b"x").write(tmp_path / "root.tar")
+    with REFUSED as caught:
+        ImageStore(tmp_path / "images").import_tar("name", archive)
+    assert "more than 1 members" in caught.value.reason

@@ -12,9 +12,10 @@ import pytest
 from backports import zstd
 
 from rootfs.layers import stream
+from rootfs.layers.limits import Limits
 from rootfs.layers.stream import Stream, StreamLimits
 from rootfs.layers.tar_header import TarError
-from rootfs.layers.unpack import LayerError, Limits, Unpacked, unpack
+from rootfs.layers.unpack import LayerError, Unpacked, unpack
 from tests.layers_lab import allocated, entries
 from tests.rootfs_lab import Archive, header
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rootfs.layers.limits import Limits
 from rootfs.layers.tar_header import TarError
-from rootfs.layers.unpack import Limits, Unpacked, unpack_here
+from rootfs.layers.unpack import Unpacked, unpack_here
 from tests.layers_lab import Entry, entries
 from tests.rootfs_lab import Archive, record, tree
 
