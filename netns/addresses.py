@@ -1,23 +1,15 @@
-"""Which pod has which address: leases that survive crashes, and allocation among many processes.
-
-A lease is one inode with two names, `owners/UID` and `addresses/IP`. link(2) makes the second name only where it is
-free, so no address is given twice, and a process killed at any step leaves either no lease or one that is found by
-the pod's uid. What the file holds (the uid, then the address) is for readers; the names and the inode are the truth.
-"""
+"""Which pod has which address of a subnet."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from kernel import events
 from kernel.errors import BadInput, HostError
+from kernel.leases import Leases
 
 
 class Subnet(NamedTuple):
@@ -77,124 +69,41 @@ class Pool:
 
     def __init__(self, state: Path, subnet: Subnet) -> None:
         self.subnet = subnet
-        self._addresses = state / "addresses"
-        self._owners = state / "network" / "owners"
-        self._cursor = state / "network" / "cursor"
+        network = state / "network"
+        self._leases = Leases(network / "owners", state / "addresses", network / "cursor", "address")
 
     def acquire(self, uid: str) -> str:
         """The pod's address: the one it has, or the next free one. Raises HostError when none is left.
 
-        The search goes on after the last address given (next fit), so that one just freed rests for as long as
-        possible: neighbours may still know its former owner.
+        The search goes on after the last address given: neighbours may still know the former owner of one just freed.
         """
-        owner = self._owners / uid
-        with self._locked() as cursor:
-            address = self._address_of(owner)
-            if address is None:
-                with events.report("lease", uid=uid):
-                    owner.write_text(f"{uid}\n")
-                offset = self._link_next(owner, _read_number(cursor))
-                address = ip_text(self.subnet.network + offset)
-                os.pwrite(cursor, b"%010d\n" % offset, 0)
-                with events.report("lease", uid=uid, address=address):
-                    owner.write_text(f"{uid}\n{address}\n")
+        address = self._leases.acquire(uid, self._after)
+        if address is None:
+            raise HostError(f"no address is free in subnet '{self.subnet}'", remedy="choose a larger one with --subnet")
         return address
 
     def release(self, uid: str) -> None:
         """Free the pod's address; nothing to do where it has none."""
-        owner = self._owners / uid
-        if not owner.exists():
-            return
-        with self._locked():
-            address = self._address_of(owner)
-            if address is not None:
-                with events.report("release", uid=uid, address=address):
-                    (self._addresses / address).unlink(missing_ok=True)
-            with events.report("release", uid=uid):
-                owner.unlink(missing_ok=True)
+        self._leases.release(uid)
 
     def find(self, uid: str) -> str | None:
         """The pod's address, if it has one."""
-        return self._address_of(self._owners / uid)
+        return self._leases.find(uid)
 
     def leases(self) -> dict[str, str]:
         """Every lease: address to uid. One whose owner's name is gone is known by what the file says, or as ""."""
-        owners = {entry.inode(): entry.name for entry in _entries(self._owners)}
-        return {
-            entry.name: owners.get(entry.inode()) or _first_line(Path(entry.path))
-            for entry in _entries(self._addresses)
-        }
+        return self._leases.all()
 
     def forget(self, address: str) -> None:
         """Free an address whose owner's name is gone."""
-        with events.report("release", address=address):
-            (self._addresses / address).unlink(missing_ok=True)
+        self._leases.forget(address)
 
     def empty(self) -> bool:
         """Whether no address is leased."""
-        return not _entries(self._addresses)
+        return self._leases.empty()
 
-    def _link_next(self, owner: Path, last: int) -> int:
+    def _after(self, last: int) -> Iterator[tuple[int, str]]:
         usable = self.subnet.size - 3  # neither the network, nor the gateway, nor the broadcast address
-        taken: frozenset[str] = frozenset()
         for step in range(usable):
-            offset = 2 + (last - 1 + step) % usable
-            address = ip_text(self.subnet.network + offset)
-            if address in taken:
-                continue
-            try:
-                with events.report("link", address=address):
-                    os.link(owner, self._addresses / address)
-                return offset
-            except FileExistsError:
-                taken = frozenset(os.listdir(self._addresses))
-        owner.unlink()
-        raise HostError(f"no address is free in subnet '{self.subnet}'", remedy="choose a larger one with --subnet")
-
-    def _address_of(self, owner: Path) -> str | None:
-        try:
-            status = owner.stat()
-            hint = owner.read_bytes().split(b"\n")[1:2]
-        except FileNotFoundError:
-            return None
-        if status.st_nlink < 2:
-            return None
-        if hint and hint[0]:
-            try:
-                address = hint[0].decode()
-                if os.path.samestat((self._addresses / address).stat(), status):
-                    return address
-            except (OSError, ValueError):
-                pass  # the file was damaged: the inode tells
-        return next((entry.name for entry in _entries(self._addresses) if entry.inode() == status.st_ino), None)
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        for directory in (self._addresses, self._owners):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(self._cursor, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield fd
-        finally:
-            os.close(fd)
-
-
-def _read_number(fd: int) -> int:
-    text = os.pread(fd, 16, 0).strip()
-    return int(text) if text.isdigit() else 1
-
-
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").partition("\n")[0]
-    except OSError:
-        return ""
+            offset = 2 + (max(last, 1) - 1 + step) % usable
+            yield offset, ip_text(self.subnet.network + offset)

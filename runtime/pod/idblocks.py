@@ -1,20 +1,16 @@
 """Which pod has which ids of the host: 65,536 of them each, in blocks that do not overlap.
 
-A block is one inode with two names, `owners/UID` and `blocks/NUMBER`, below ROOT/ids. link(2) makes the second name
-only where it is free, so no block is given twice, and a process killed at any step leaves either no block or one that
-is found by the pod's uid. The names are on disk, as the upper layers are whose files bear these ids: a block is free
-when those are gone, and not before, whatever was rebooted meanwhile.
+A block is leased under its number, below ROOT/ids. That is on disk, as the upper layers are whose files bear these ids:
+a block is free when those are gone, and not before, whatever was rebooted meanwhile.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from kernel.errors import HostError
+from kernel.leases import Leases
 from kernel.record import Record
 
 SIZE = 65536
@@ -25,70 +21,34 @@ class IdBlocks:
     """The blocks of an instance. Number N begins at id N * 65,536; number 0 is the host's own users."""
 
     def __init__(self, root: Path, last: int = _LAST) -> None:
-        self._owners, self._blocks, self._cursor = root / "ids/owners", root / "ids/blocks", root / "ids/cursor"
+        ids = root / "ids"
+        self._leases = Leases(ids / "owners", ids / "blocks", ids / "cursor", "block")
         self._last = last
 
     def acquire(self, uid: str) -> int:
         """The first id of the pod's block: the one it has, or the next free one. Raises HostError when none is left.
 
-        The search goes on after the last block given, so that one just freed rests for as long as possible: what a
-        pod left somewhere on the host under its ids is not the next pod's.
+        The search goes on after the last block given: what a pod left somewhere on the host under its ids is not the
+        next pod's.
         """
-        with self._locked() as cursor:
-            number = self._number_of(uid)
-            if number is None:
-                owner = self._owners / uid
-                owner.write_text(f"{uid}\n")
-                number = self._link_next(owner, _read_number(cursor))
-                os.pwrite(cursor, b"%010d\n" % number, 0)
-        return number * SIZE
+        number = self._leases.acquire(uid, self._after)
+        if number is None:
+            raise HostError("no block of 65,536 user ids is free", remedy="remove pods with hostUsers: false")
+        return int(number) * SIZE
 
     def find(self, uid: str) -> int | None:
         """The first id of the pod's block, if it has one."""
-        number = self._number_of(uid)
-        return None if number is None else number * SIZE
+        number = self._leases.find(uid)
+        return None if number is None else int(number) * SIZE
 
     def release(self, uid: str) -> None:
         """Free the pod's block; nothing to do where it has none."""
-        owner = self._owners / uid
-        if not owner.exists():
-            return
-        with self._locked():
-            number = self._number_of(uid)
-            if number is not None:
-                (self._blocks / str(number)).unlink(missing_ok=True)
-            owner.unlink(missing_ok=True)
+        self._leases.release(uid)
 
-    def _number_of(self, uid: str) -> int | None:
-        try:
-            inode = (self._owners / uid).stat()
-        except FileNotFoundError:
-            return None
-        if inode.st_nlink < 2:
-            return None
-        with os.scandir(self._blocks) as entries:
-            return next((int(entry.name) for entry in entries if entry.inode() == inode.st_ino), None)
-
-    def _link_next(self, owner: Path, last: int) -> int:
-        taken = frozenset(os.listdir(self._blocks))
+    def _after(self, last: int) -> Iterator[tuple[int, str]]:
         for step in range(self._last):
             number = 1 + (last + step) % self._last
-            if str(number) not in taken:
-                os.link(owner, self._blocks / str(number))
-                return number
-        owner.unlink()
-        raise HostError("no block of 65,536 user ids is free", remedy="remove pods with hostUsers: false")
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        for directory in (self._blocks, self._owners):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(self._cursor, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield fd
-        finally:
-            os.close(fd)
+            yield number, str(number)
 
 
 class PodRoot(Record):
@@ -103,8 +63,3 @@ class PodRoot(Record):
 
 
 HOST_ROOT = PodRoot()
-
-
-def _read_number(fd: int) -> int:
-    text = os.pread(fd, 16, 0).strip()
-    return int(text) if text.isdigit() else 0

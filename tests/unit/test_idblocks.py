@@ -16,6 +16,16 @@ def test_a_pod_keeps_its_block_and_no_other_gets_it(tmp_path: Path) -> None:
     assert blocks.find("b") == 2 * SIZE
 
 
+@pytest.mark.parametrize("damage", ["", "a\n", "a\n7\n", "a\n../owners/a\n", "a\n\n", "a\n2\n"])
+def test_a_damaged_file_does_not_lose_the_block(tmp_path: Path, damage: str) -> None:
+    blocks = IdBlocks(tmp_path)
+    assert [blocks.acquire(uid) for uid in ("a", "b")] == [SIZE, 2 * SIZE]
+    (tmp_path / "ids/owners/a").write_text(damage)
+    assert (blocks.find("a"), blocks.acquire("a")) == (SIZE, SIZE)
+    blocks.release("a")
+    assert os.listdir(tmp_path / "ids/blocks") == ["2"]
+
+
 def test_a_block_just_freed_rests(tmp_path: Path) -> None:
     blocks = IdBlocks(tmp_path, last=3)
     blocks.acquire("a")
