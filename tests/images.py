@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rootfs.images.names import write
 from rootfs.images.store import Image, ImageStore
 from tests.rootfs_lab import Archive
 
@@ -25,8 +26,15 @@ def busybox() -> Archive:
     return archive.add("etc/group", b"root:x:0:\nweb:x:34:\nextra:x:35:web\n")
 
 
-def make_image(images: Path, name: str, archive: Archive | None = None, **config: Any) -> Image:
+def make_image(
+    images: Path, name: str, archive: Archive | None = None, platform: str | None = None, **config: Any
+) -> Image:
     """The image `name` in the store at `images`, of one layer; `config` are fields of ImageConfig."""
+    store = ImageStore(images)
     with TemporaryDirectory() as directory:
         tar = (archive or busybox()).write(Path(directory) / "root.tar")
-        return ImageStore(images).import_tar(name, tar, **config)
+        store.import_tar(name, tar, **config)
+    if platform:
+        found = store.find(name)
+        write(store.places, found._replace(platform=platform))
+    return store.get(name)

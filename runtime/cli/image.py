@@ -32,6 +32,7 @@ SECTIONS = (
             Entry("import", f"{_ARCHIVES}:import_", "Make a root file system in a tar an image."),
             Entry("export", f"{_ARCHIVES}:export", "Write the root file system of an image or container as a tar."),
             Entry("commit", f"{_ARCHIVES}:commit", "Make what a container wrote an image."),
+            Entry("build-base", "runtime.cli.image_build:build_base", "Make an image of Debian packages."),
         ),
     ),
     Section(

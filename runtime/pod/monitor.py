@@ -129,6 +129,7 @@ class Monitor:
     def prepare(self, index: int, attempt: int) -> Prepared:
         prepared, image_id = self.blueprint.prepare(index, attempt)
         self.pod.containers[index].image_id = image_id
+        self.warn(self.blueprint.warnings(index))
         return prepared
 
     def pull(self, index: int, done: Done) -> Pull | None:

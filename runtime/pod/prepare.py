@@ -12,6 +12,7 @@ from cgroups.controllers import Limits
 from cgroups.hierarchy import Hierarchy
 from kernel.errors import BadInput, NotFound, RawpodError
 from kernel.operation import Operation
+from rootfs.images.platform import here, parse_platform
 from rootfs.images.store import Image, ImageStore
 from rootfs.overlay import create_upper
 from runtime import spec
@@ -270,6 +271,13 @@ class Blueprint:
             )
             known = self._views[name] = image, view
         return known
+
+    def warnings(self, index: int) -> list[str]:
+        """What is odd about the container's image, once it was prepared: that it is made for other machines."""
+        image, _ = self._image(self.pod.spec.containers[index].image)
+        if not image.platform or parse_platform(image.platform).normal() in (machine := here()).runs():
+            return []
+        return [f"image {image.name!r} is for {image.platform}, and this machine is {machine}"]
 
     def _seccomp(self, container: Container) -> spec.Seccomp | None:
         given = self._settings.pod(self.places.uid) / directory.SECCOMP

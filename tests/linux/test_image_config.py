@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from runtime.settings import Settings
 from tests.images import busybox, make_image
 from tests.linux.test_run import Rawpod, rawpod
@@ -120,3 +122,36 @@ def test_the_images_stop_signal_ends_a_pod(pods: Pods) -> None:
     next(pod.follow("main"))
     pod.stop(grace=30)
     assert pod.state()["state"]["terminated"]["exitCode"] == 7
+
+
+def test_commands_that_cannot_be_executed_say_why(rawpod: Rawpod, settings: Settings) -> None:
+    elf = bytearray(64)
+    elf[:20] = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00"  # EM_AARCH64, elf(5)
+    root = busybox().add("bin/foreign", bytes(elf), mode=0o755).add("bin/data", b"data", mode=0o644)
+    root.add("bin/script", b"#!/bin/nonesuch\n", mode=0o755)
+    for program, code, told in (
+        ("nonesuch", 127, "executable file not found in $PATH"),
+        ("/bin/nonesuch", 127, "no such file or directory"),
+        ("/bin/script", 127, "the interpreter or loader it names is missing"),
+        ("data", 126, "permission denied"),
+        ("/etc", 126, "is a directory"),
+        ("foreign", 126, f"exec format error: not for this machine ({os.uname().machine})"),
+    ):
+        make_image(settings.images, "web", root, entrypoint=(program,))
+        done = rawpod("run", "--rm", "--network", "none", "web", check=code)
+        assert told in done.stderr, program
+
+
+def test_an_image_for_other_machines_is_run_with_a_warning(rawpod: Rawpod, settings: Settings) -> None:
+    make_image(settings.images, "web", cmd=("true",), platform="linux/s390x")
+    told = rawpod("run", "--rm", "--network", "none", "web").stderr
+    assert "image 'web:latest' is for linux/s390x, and this machine is linux/" in told
+
+
+@pytest.mark.parametrize(("user", "told"), [("root", "uid 0"), ("web", "uid 33"), ("0", "uid 0"), ("", "uid 0")])
+def test_run_as_non_root_refuses_what_the_image_names(pods: Pods, user: str, told: str) -> None:
+    make_image(pods.settings.images, "web", cmd=("true",), user=user)
+    container = {"name": "main", "image": "web", "imagePullPolicy": "Never"}
+    pod = pods.start(container, securityContext={"runAsNonRoot": True})
+    pod.wait(lambda status: "CreateContainerError" in str(status["containerStatuses"][0]["state"]))
+    assert told in pod.state()["state"]["waiting"]["message"]

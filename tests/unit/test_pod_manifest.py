@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernel.errors import BadInput
-from runtime.pod import manifest, objects
+from runtime.pod import manifest, objects, pullpolicy
 from runtime.pod.faults import Faults
 
 POD = """\
@@ -80,6 +80,15 @@ def test_the_example_is_valid(name: str) -> None:
     assert isinstance(document.object, objects.Deployment)
     assert document.object.spec.replicas == 3
     assert len(document.object.spec.template.spec.containers) == 2
+
+
+def test_the_example_of_images_is_valid() -> None:
+    here, secret, pulled = manifest.load([Path(__file__).parents[2] / "examples/pull.yaml"])
+    assert isinstance(here.object, objects.Pod) and isinstance(pulled.object, objects.Pod)
+    assert isinstance(secret.object, objects.Secret)
+    names = [reference.name for reference in pulled.object.spec.image_pull_secrets]
+    login = pullpolicy.credentials(names, {secret.object.metadata.name: secret.object})
+    assert list(login.auths) == ["registry.example.com"]
 
 
 def test_a_faults_line_has_file_line_field_what_is_wrong_and_what_would_be_right() -> None:
