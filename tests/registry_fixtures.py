@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -46,12 +47,13 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def registry(host: None, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def registry(host: None, layout: Layout) -> Iterator[Registry]:
     """A registry without TLS, with the layout's images as app:one, app:two and app:many."""
-    with lab.registry(tmp_path_factory.mktemp("registry")) as registry:
-        for name in ("one", "two", "many"):
-            lab.copy(f"oci:{layout.path}:{name}", f"docker://{registry.host}/app:{name}")
-        yield registry
+    with TemporaryDirectory(prefix="rp-registry-", dir="/dev/shm") as directory:
+        with lab.registry(Path(directory)) as registry:
+            for name in ("one", "two", "many"):
+                lab.copy(f"oci:{layout.path}:{name}", f"docker://{registry.host}/app:{name}")
+            yield registry
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    """An empty one."""
-    return ImageStore(tmp_path / "images")
+def store() -> Iterator[ImageStore]:
+    """An empty one, in memory: on a disk most of a test's time would be fsync(2)."""
+    with TemporaryDirectory(prefix="rp-store-", dir="/dev/shm") as directory:
+        yield ImageStore(Path(directory) / "images")
 
 
 def plain(*hosts: str, **fields: Any) -> RegistryConfig:
