@@ -111,9 +111,9 @@ class Client:
         """The registry itself."""
         return self._sources[-1]
 
-    async def _anywhere(self, get: Callable[[Source], Awaitable[T]]) -> T:
-        """What the first source gives that can. The last one's error is the one that counts."""
-        for source in self._sources[:-1]:
+    async def _anywhere(self, get: Callable[[Source], Awaitable[T]], skip: int = 0) -> T:
+        """What the first source gives that can, after `skip` mirrors. The last one's error is the one that counts."""
+        for source in self._sources[skip:-1]:
             try:
                 return await get(source)
             except RegistryError as error:
@@ -158,12 +158,17 @@ class Client:
             raise RegistryError(transport.where, doing, why, reason="digest", remedy="what came was discarded")
         return Document(data, response.headers.get("Content-Type", "").partition(";")[0].strip().lower(), digest)
 
-    async def blob(self, descriptor: Descriptor, sink: Sink, progress: Callable[[int], None]) -> None:
+    @property
+    def sources(self) -> int:
+        """How many places the repository is asked for at: its mirrors and the registry."""
+        return len(self._sources)
+
+    async def blob(self, descriptor: Descriptor, sink: Sink, progress: Callable[[int], None], *, skip: int = 0) -> None:
         """Stream a blob to `sink` from its offset on, through broken connections. Its digest is the sink's to check.
 
-        `progress` is told how many bytes are there. Raises RegistryError.
+        `progress` is told how many bytes are there. `skip` passes over so many mirrors. Raises RegistryError.
         """
-        await self._anywhere(lambda source: self._blob(source, descriptor, sink, progress))
+        await self._anywhere(lambda source: self._blob(source, descriptor, sink, progress), skip)
 
     async def _blob(self, source: Source, descriptor: Descriptor, sink: Sink, progress: Callable[[int], None]) -> None:
         doing = f"blob {descriptor.digest}"

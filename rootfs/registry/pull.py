@@ -27,7 +27,6 @@ DOWNLOADS = 4
 UNPACKS = 2
 
 _LOCK_SECONDS = 0.2  # between looks at a blob that another process is writing
-_DAMAGED_MAX = 2  # how often a blob may come with the wrong digest
 
 T = TypeVar("T")
 
@@ -178,19 +177,21 @@ class _Pull:
         if self._ingest.has_blob(blob.digest):
             return False
         async with self._downloads:
-            damaged = 0
+            damaged = 0  # how often it came with the wrong digest: the next mirror is asked, the registry twice
             while True:
                 with await self._partial(blob) as partial:
                     if partial.complete:
                         return True
                     self._tell(blob, "downloading", partial.offset)
-                    await self._client.blob(blob, partial, lambda there: self._tell(blob, "downloading", there))
+                    await self._client.blob(
+                        blob, partial, lambda there: self._tell(blob, "downloading", there), skip=damaged
+                    )
                     try:
                         await _in_thread(partial.commit)
                         break
                     except ImageError as error:
                         damaged += 1
-                        if damaged == _DAMAGED_MAX:
+                        if damaged > self._client.sources:
                             raise self._wrong(blob, error) from None
         self._tell(blob, "downloaded", blob.size)
         return True

@@ -20,6 +20,7 @@ from kernel import mounts
 from kernel.errors import HostError, RawpodError
 from rootfs.images.document import ImageError
 from rootfs.images.store import ImageStore
+from rootfs.registry.config import Registry as Configured
 from rootfs.registry.errors import RegistryError
 from rootfs.registry.fetch import fetch
 from rootfs.registry.pull import Pulled
@@ -217,6 +218,18 @@ def test_a_blob_that_is_not_what_its_digest_says_is_discarded(
     assert caught.value.reason == "digest"
     nothing_was_committed(store)
     assert not (store.root / "ingest" / large(layout)[7:]).exists()
+
+
+def test_what_a_mirror_damages_comes_from_the_registry(store: ImageStore, registry: Registry, layout: Layout) -> None:
+    async def work() -> tuple[Pulled, FaultProxy]:
+        async with FaultProxy(registry.host, Fault(BLOB, times=99, change=flipped(7))) as mirror:
+            config = plain(mirror.host)
+            config.registries[registry.host] = Configured((mirror.host,), "http")
+            return await pull_from(store, f"{registry.host}/app:two", config), mirror
+
+    pulled, mirror = asyncio.run(work())
+    assert is_whole(store, pulled)
+    assert len(mirror.bodies(BLOB)) == 3
 
 
 def test_a_manifest_that_is_not_what_its_digest_says_is_refused(store: ImageStore, registry: Registry) -> None:
