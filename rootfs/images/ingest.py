@@ -166,7 +166,7 @@ class Ingest:
         target = self._places.layer(unpacked.digest)
         self._added.add(unpacked.digest)
         with self._places.locked(shared=True):
-            self._places.size_file(unpacked.digest).write_text(str(unpacked.size))
+            self._places.write_size(unpacked.digest, unpacked.size)
             try:
                 os.rename(temporary.path, target)
             except OSError:  # rename(2) over a directory that is not empty

@@ -90,6 +90,16 @@ class Places:
         except (FileNotFoundError, ValueError):
             return 0
 
+    def write_size(self, digest: str, size: int) -> None:
+        """Write down what a layer's files take."""
+        new = self.root / "ingest" / f"size-{os.getpid()}-{time.monotonic_ns()}"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, str(size).encode())
+        finally:
+            os.close(fd)
+        os.rename(new, self.size_file(digest))
+
     @contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[None]:
         """The store, complete with its directories, while nobody else changes it; or while nobody collects garbage."""

@@ -164,3 +164,23 @@ def test_images_of_a_whole_userland_keep_owners_and_links(store: ImageStore, tmp
         ["diff", "-r", "--no-dereference", "/etc/alternatives", made.lowers[0] / "etc/alternatives"], check=False
     )
     assert differences.returncode == 0
+
+
+def test_row_42_the_store_is_closed_to_others(store: ImageStore, root_tar: Path) -> None:
+    """CVE-2024-25621, CVE-2021-41091: set-user-ID programs of images are out of reach. Whatever the caller's umask.
+
+    Seen to fail with the store's directory made with mkdir's own mode, and with blobs of mode 0644.
+    """
+    before = os.umask(0)
+    try:
+        store.import_tar("app", root_tar)
+        store.get("host")
+    finally:
+        os.umask(before)
+    layers = [store.root / "layers", store.root / "host"]
+    seen = {}
+    for path in (store.root, *store.root.rglob("*")):
+        if not any(layer in path.parents for layer in layers):
+            seen[str(path)] = path.stat().st_mode & 0o7777
+    assert {mode for name, mode in seen.items() if os.path.isdir(name)} == {0o700}
+    assert {mode for name, mode in seen.items() if os.path.isfile(name)} == {0o600}
