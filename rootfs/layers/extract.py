@@ -238,6 +238,7 @@ def _whiteout(parent: int, name: str, member: Member) -> None:
     else:
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+            os.utime(hidden, (0, 0), dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             if stat.S_ISDIR(_status(parent, hidden).st_mode):
                 make_opaque(parent, hidden)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.errors import RawpodError, SystemCallError
 from kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from rootfs.layers.attributes import Shift, attributes, is_opaque
+from rootfs.layers.limits import Limits
 from rootfs.layers.output import Output, Packed
 from rootfs.layers.tar import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMBOLIC_LINK
 from rootfs.layers.tar_write import Common, encode, padding
@@ -31,6 +32,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _CHUNK = 1 << 20
 _PATH_MAX = 4096
+_DEPTH_MAX = Limits().depth  # what is packed can be unpacked
 _SEGMENTS_MAX = 65_536
 _HOLES_MIN = 1 << 20
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"  # image-spec, layer.md, "Whiteouts"
@@ -308,4 +310,6 @@ def _join(path: bytes, name: bytes) -> bytes:
     joined = path + b"/" + name if path else name
     if len(joined) > _PATH_MAX:
         raise PackError(joined[:200] + b"...", f"a path of more than {_PATH_MAX} bytes")
+    if joined.count(b"/") >= _DEPTH_MAX:
+        raise PackError(joined[:200] + b"...", f"a path of more than {_DEPTH_MAX} names")
     return joined

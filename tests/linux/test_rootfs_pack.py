@@ -284,3 +284,14 @@ def test_an_output_that_is_full_ends_the_work(packer: Packer, root: Path) -> Non
     assert "no space left" in str(caught.value)
     for fd in fds:
         os.close(fd)
+
+
+def test_a_tree_too_deep_to_be_unpacked_is_refused(packer: Packer, on_disk: Path) -> None:
+    root = on_disk / "deep"
+    (root / "/".join(["d"] * 512)).mkdir(parents=True)
+    packer(root)
+    packer.unpacked()
+    (root / "/".join(["d"] * 512) / "one").touch()
+    with pytest.raises(PackError) as caught:
+        packer(root)
+    assert "512 names" in caught.value.reason
