@@ -80,12 +80,13 @@ vm-%:
 	@vagrant/vm run --release $* --systemd --timeout 900 -- packaging/check-units
 	@vagrant/vm run --release $* --systemd --timeout 900 -- packaging/check-supervisor
 
-# Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure. Of the runtime-spec's
+# Inside the virtual machine: what was built there is used as it is, and a skipped test is a failure. Tests of userland, in
+# which kernels hardly differ, are left to the host. Of the runtime-spec's
 # suite those that look at cgroups: emulated, all of it takes longer than everything else together. What podman and
 # containerd do with crun and runc is asked with `-m peer`, when their versions or the lists change.
 .PHONY: in-vm in-vm-systemd
 in-vm:
-	@export RAWPOD_VM=1 RAWPOD_RANDOM_CONFIGS=30 RAWPOD_KILLS=10; $(call root_tests,-m "not peer" tests/vm tests/linux $(UNIT))
+	@export RAWPOD_VM=1 RAWPOD_RANDOM_CONFIGS=30 RAWPOD_KILLS=10; $(call root_tests,-m "not peer and not userland" tests/vm tests/linux $(UNIT))
 	@export RAWPOD_VM=1; $(call root_tests,-m "needs_cgroups or needs_controllers" tests/oci)
 
 # systemd's driver of cgroups, which podman takes by itself where systemd is PID 1. Podman's whole list is in tests/vm.

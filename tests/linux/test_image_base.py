@@ -19,6 +19,8 @@ from tests.registry_lab import need, run
 
 __all__ = ["rawpod"]
 
+pytestmark = pytest.mark.userland
+
 RELEASED = 1_600_000_000
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from rootfs.images.store import Healthcheck
 from runtime.settings import Settings
 from tests.images import make_image
 from tests.linux.test_run import Rawpod, rawpod
 from tests.pods import Json, Pods, RunningPod, pods
+
+pytestmark = pytest.mark.userland
 
 __all__ = ["pods", "rawpod"]
 

@@ -16,6 +16,8 @@ from runtime.settings import Settings
 from tests.images import make_image
 from tests.pods import Json, Pods, RunningPod, pods
 
+pytestmark = pytest.mark.userland
+
 __all__ = ["pods"]
 
 SLEEP = {"cmd": ("sleep", "1000000")}

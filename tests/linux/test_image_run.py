@@ -19,6 +19,8 @@ from tests.linux.test_run import Rawpod, arguments
 from tests.pods import Pods, pods
 from tests.registry_lab import Layer, Layout, Registry
 
+pytestmark = pytest.mark.userland
+
 __all__ = ["pods"]
 
 

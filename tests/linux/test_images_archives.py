@@ -24,6 +24,8 @@ from rootfs.layers.unpack import LayerError
 from tests.image_kills import BASE, MORE, bring, check, digest_of, listed
 from tests.rootfs_lab import Archive
 
+pytestmark = pytest.mark.userland
+
 Json = dict[str, Any]
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 

@@ -19,6 +19,8 @@ from rootfs.layers.unpack import LayerError
 from tests.image_kills import BASE, MORE, bring, check, digest_of, listed
 from tests.rootfs_lab import Archive
 
+pytestmark = pytest.mark.userland
+
 HOME = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from tests.image_kills import bring
 from tests.images import busybox
 from tests.rootfs_lab import Archive
 
+pytestmark = pytest.mark.userland
+
 Tool = Callable[..., str]
 
 NAME = "quay.io/me/web:1"

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.userland
+
 CHANGES, MOMENTS = (1, 1) if os.environ.get("RAWPOD_VM") else (3, 1)
 
 

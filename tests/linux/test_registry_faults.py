@@ -29,6 +29,8 @@ from tests.fault_proxy import Answer, Fault, FaultProxy
 from tests.registry_fixtures import QUICK, SLOW, content, layout, plain, pull_from, registry, store
 from tests.registry_lab import Layout, Registry
 
+pytestmark = pytest.mark.userland
+
 __all__ = ["layout", "registry", "store"]
 
 BLOB = "/blobs/"

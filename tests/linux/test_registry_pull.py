@@ -20,6 +20,8 @@ from tests import registry_lab as lab
 from tests.registry_fixtures import MACHINE, authority, content, fetch, layout, plain, registry, store
 from tests.registry_lab import Authority, Layer, Layout, Registry, TokenServer
 
+pytestmark = pytest.mark.userland
+
 __all__ = ["authority", "layout", "registry", "store"]
 
 

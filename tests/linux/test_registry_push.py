@@ -26,6 +26,8 @@ from tests.images import make_image
 from tests.registry_fixtures import authority, content, fetch, layout, plain, push_to, registry, send, store
 from tests.registry_lab import Authority, Registry, TokenServer
 
+pytestmark = pytest.mark.userland
+
 __all__ = ["authority", "layout", "registry", "store"]
 
 RAWPOD = Path(sys.executable).with_name("rawpod")

@@ -19,6 +19,8 @@ from tests.fault_proxy import Answer, Fault, FaultProxy
 from tests.registry_fixtures import authority, layout, plain, pull_from, registry, store
 from tests.registry_lab import Authority, Layout, Registry, TokenServer
 
+pytestmark = pytest.mark.userland
+
 __all__ = ["authority", "layout", "registry", "store"]
 
 CHALLENGE = "www-authenticate"

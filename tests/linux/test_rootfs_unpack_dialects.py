@@ -19,6 +19,8 @@ from rootfs.layers.unpack import LayerError, Unpacked, unpack
 from tests.layers_lab import allocated, entries
 from tests.rootfs_lab import Archive, header
 
+pytestmark = pytest.mark.userland
+
 
 def unpacked(archive: Path, root: Path, limits: Limits | None = None) -> Unpacked:
     root.mkdir()

@@ -21,6 +21,8 @@ from rootfs.layers.unpack import Unpacked, unpack_here
 from tests.layers_lab import Entry, entries
 from tests.rootfs_lab import Archive, record, tree
 
+pytestmark = pytest.mark.userland
+
 same_fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 SMALL = Limits(total_bytes=1 << 20, member_bytes=1 << 16, entries=100, extended_bytes=1 << 14, segments=8, deadline=20)

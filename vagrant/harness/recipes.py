@@ -19,8 +19,6 @@ STANDARD_PACKAGES = (
     *("systemd-sysv", "dbus"),
     # The peers, and the callers of an OCI runtime, with what they call in turn.
     *("crun", "runc", "podman", "conmon", "netavark", "iptables", "catatonit", "containerd"),
-    # Registries, and who else reads and writes images.
-    *("docker-registry", "skopeo", "umoci", "buildah", "openssl", "mmdebstrap"),
 )
 PAYLOAD_PACKAGES = ("nginx", "curl")
 PAYLOAD = "opt/rawpod-images/nginx.tar.zst"
