@@ -19,6 +19,7 @@ from rootfs.files import write_all
 from rootfs.layers.tar_header import TarError
 
 _CHUNK = 1 << 18  # still in the second level's cache when it is hashed and written
+_INPUT = 1 << 16  # what follows a member of gzip's is copied by the next one
 _WAITING = 16  # chunks
 _RATIO_FROM = 1 << 30  # bytes: a smaller layer may hold nothing but zeros
 
@@ -202,7 +203,7 @@ class _Producer:
         end: Exception | None = None
         try:
             produced = 0
-            for chunk in self._decompressed():
+            for chunk in _gathered(self._decompressed()):
                 produced += len(chunk)
                 if produced > self._limits.total:
                     raise _Refused(f"more than {self._limits.total} bytes uncompressed", "total-size")
@@ -220,7 +221,7 @@ class _Producer:
         self._chunks.put(end)
 
     def _input(self) -> bytes:
-        data = os.read(self._archive, _CHUNK)
+        data = os.read(self._archive, _INPUT)
         self._read += len(data)
         return data
 
@@ -267,6 +268,26 @@ class _Producer:
     def _undecompressed(self, error: Exception) -> _Refused:
         text = str(error)
         return _Refused(f"cannot decompress, near byte {self._read} of the file: {text[:1].lower()}{text[1:]}")
+
+
+def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, small pieces joined: some layers are thousands of short streams, one for each file."""
+    held: list[bytes] = []
+    size = 0
+    try:
+        for chunk in chunks:
+            held.append(chunk)
+            size += len(chunk)
+            if size >= _INPUT:
+                yield chunk if len(held) == 1 else b"".join(held)
+                held, size = [], 0
+    except Exception:
+        # What came before the damage still does, and the error has its offset.
+        if held:
+            yield b"".join(held)
+        raise
+    if held:
+        yield b"".join(held)
 
 
 def _gzip() -> Callable[[], _Decompressor]:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import tarfile
 import time
 from pathlib import Path
@@ -162,6 +163,17 @@ def test_links_that_lead_nowhere_end(unpacker: Unpacker, links: dict[str, str]) 
     assert "40 symbolic links" in caught.value.reason
 
 
+def test_a_root_whose_files_inherit_an_acl_does_not_change_modes(on_disk: Path) -> None:
+    """A default ACL replaces the umask (acl(5)). Checked by taking each root for one without it."""
+    unpacker = Unpacker(on_disk)
+    everybody = ((1, 7, -1), (2, 7, 1000), (4, 5, -1), (16, 5, -1), (32, 0, -1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in everybody)
+    os.setxattr(unpacker.root, "system.posix_acl_default", acl)
+    unpacker(Archive().add("a", b"x", mode=0o666).directory("d", mode=0o777).add("d/b", b"x", mode=0o777))
+    modes = [(unpacker.root / name).stat().st_mode & 0o7777 for name in ("a", "d", "d/b")]
+    assert modes == [0o666, 0o777, 0o777]
+
+
 def test_a_file_on_the_way_is_refused(unpacker: Unpacker) -> None:
     with REFUSED as caught:
         unpacker(Archive().add("file", b"x").symlink("link", "file").add("link/below", b"x"))
@@ -192,7 +204,7 @@ def test_a_directory_with_a_group_to_inherit_gives_its_files_their_own(unpacker:
 
 
 def test_a_root_that_files_inherit_from_does_not_show(unpacker: Unpacker) -> None:
-    """Checked by taking every root for one that nothing is inherited from."""
+    """Checked by taking each root for one without it."""
     os.chown(unpacker.root, 5, 6)
     os.chmod(unpacker.root, 0o2755)
     unpacker(Archive().add("a", b"x", mode=0o644).directory("d").add("d/b", b"x").symlink("l", "a"))

@@ -129,11 +129,12 @@ SKIPPABLE = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"index"  # as zst
         gzip.compress(PLAIN) + bytes(10_000),
         gzip.compress(PLAIN[:700]) + bytes(512) + gzip.compress(PLAIN[700:]),
         gzip.compress(b"") + gzip.compress(PLAIN),
+        b"".join(gzip.compress(PLAIN[at : at + 900]) for at in range(0, len(PLAIN), 900)),
         zstd.compress(PLAIN),
         zstd.compress(PLAIN[:1000]) + SKIPPABLE + zstd.compress(PLAIN[1000:]) + SKIPPABLE,
         PLAIN,
     ],
-    ids=["gzip", "members", "padded", "padded between", "empty member", "zstd", "frames", "plain"],
+    ids=["gzip", "members", "padded", "padded between", "empty member", "many members", "zstd", "frames", "plain"],
 )
 def test_compressed_streams_from_a_pipe(tmp_path: Path, compressed: bytes) -> None:
     read, write = os.pipe()
@@ -174,6 +175,14 @@ def test_damaged_streams_are_refused_with_layer_and_offset(tmp_path: Path, damag
     assert words in caught.value.reason
     assert "near byte" in caught.value.reason
     assert (caught.value.layer, caught.value.offset is not None) == ("layer", True)
+
+
+def test_what_comes_before_the_damage_counts(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.write_bytes(gzip.compress(PLAIN[: 10 * 512]) + b"damage" * 10)
+    with pytest.raises(LayerError) as caught:
+        unpacked(archive, tmp_path / "root")
+    assert (caught.value.offset, caught.value.member) == (10 * 512, "a")
 
 
 def test_a_bomb_is_known_by_its_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
