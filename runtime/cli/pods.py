@@ -213,12 +213,32 @@ def _delete_through_the_door(settings: Settings, status: Json, force: bool) -> N
 @click.argument("names", metavar="POD…", nargs=-1, required=True)
 @click.pass_obj
 def inspect(settings: Settings, names: tuple[str, ...]) -> None:
-    """Show all that is known about pods, as a JSON list of {"pod": manifest, "status": status}."""
+    """Show all that is known about pods, as a JSON list of {"pod": manifest, "status": status, "images": images}.
+
+    "images" has the image of each container by its name, with what its configuration says (ports, volumes, labels …),
+    or null where the image is not in the store any more.
+    """
     found = []
     for name in names:
         uid, _, status = load(settings, name)
-        found.append({"pod": json.loads((settings.pod(uid) / directory.POD).read_bytes()), "status": status})
+        manifest = json.loads((settings.pod(uid) / directory.POD).read_bytes())
+        images = {one["name"]: _image(settings, one) for one in status.get("containerStatuses", [])}
+        found.append({"pod": manifest, "status": status, "images": images})
     click.echo(json.dumps(found, indent=2))
+
+
+def _image(settings: Settings, container: Json) -> Json | None:
+    """What the store has about the image that a container is made of."""
+    from rootfs.images.store import HOST, ImageStore
+
+    name, digest = container["image"], container.get("imageID") or ""
+    try:
+        image = ImageStore(settings.images).get(name if name == HOST else digest)
+    except RawpodError:
+        return None
+    if image.digest != digest:
+        return None
+    return {"name": image.name, "digest": digest, "platform": image.platform, "config": image.config.to_json()}
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -75,12 +76,15 @@ def test_a_container_that_ends_takes_its_test_along(pods: Pods) -> None:
 
 def test_ps_and_inspect_show_it(rawpod: Rawpod, settings: Settings) -> None:
     check = Healthcheck(("CMD", "true"), interval=20 * _MS)
-    make_image(settings.images, "web", cmd=("sleep", "1000000"), healthcheck=check)
+    ports = ("80/tcp", "53/udp")
+    make_image(settings.images, "web", cmd=("sleep", "1000000"), healthcheck=check, exposed_ports=ports)
     rawpod("run", "-d", "--network", "none", "--name", "web", "web")
     while "(starting)" in (shown := rawpod("ps").stdout):
         pass
     assert "(healthy)" in shown
-    assert '"status": "healthy"' in rawpod("inspect", "web").stdout
+    (shown,) = json.loads(rawpod("inspect", "web").stdout)
+    assert shown["status"]["rawpod"]["containers"]["web"]["health"]["status"] == "healthy"
+    assert shown["images"]["web"]["config"]["exposed_ports"] == list(ports)
     rawpod("rm", "-f", "web")
     rawpod("run", "-d", "--network", "none", "--name", "plain", "--no-healthcheck", "web")
     assert "(" not in rawpod("ps").stdout
