@@ -15,6 +15,7 @@ from kernel.record import Record
 from rootfs.copying.rules import Place, asserts_directory, split
 
 _LINKS_MAX = 40  # as path_resolution(7)
+_SHOWN = 200  # characters of a path
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -118,6 +119,7 @@ def _refused(place: Place, error: SystemCallError) -> Exception:
 @contextmanager
 def located(path: str) -> Iterator[None]:
     """Errors within it say which file they are about. Not to be nested."""
+    path = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]}…{path[-_SHOWN // 2 :]}"
     try:
         yield
     except SystemCallError as error:

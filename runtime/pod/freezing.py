@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cgroups.cgroup import Cgroup
+from kernel.credentials import set_name
 from kernel.errors import HostError, RawpodError
 
 FILE = "copying"
@@ -79,6 +80,7 @@ def _guard(ending: int, lock: int, cgroup: Cgroup) -> None:
     """In a process of its own, which ends here: wait for the end, and let the container run if nobody else copies."""
     status = 1
     try:
+        set_name("rawpod-guard")
         os.setsid()  # what a terminal sends is for the one who copies
         _close_others(ending, lock)
         os.read(ending, 1)

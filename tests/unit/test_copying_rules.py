@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.errors import BadInput, RawpodError
-from rootfs.copying import rules
+from kernel.errors import BadInput, ContainerError, RawpodError
+from rootfs.copying import rules, walk
 from rootfs.copying.items import CAPABILITY, Item, Owners
 from rootfs.copying.places import Root
+from rootfs.copying.receiver import Receiver
 from rootfs.copying.rules import Place, parse
+from rootfs.copying.trees import copy_tree
 from runtime.pod import copying
 
 
@@ -145,3 +147,18 @@ def test_copies_for_a_containers_own_users_are_theirs() -> None:
     assert dress.xattrs[CAPABILITY] == b"\0\0\0\3" + bytes(16) + (131072).to_bytes(4, "little")
     with pytest.raises(BadInput, match="70000"):
         Owners(True, target_ids=131072).dress(FILE.replace(uid=70000))
+
+
+def test_directories_too_deep_in_one_another_are_refused_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "DEPTH_MAX", 20)
+    (tmp_path / "/".join(["a", *"d" * 20])).mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    place, target = (os.open(tmp_path / name, os.O_PATH | os.O_DIRECTORY) for name in ("a", "out"))
+    opened = os.listdir("/proc/self/fd")
+    with pytest.raises(ContainerError, match=r"'a/d/d.*more than 20 deep"):
+        copy_tree(place, "a", target, Receiver(Owners(keep=False, uid=os.getuid(), gid=os.getgid())), "deep")
+    assert os.listdir("/proc/self/fd") == opened
+    os.close(place)
+    os.close(target)
