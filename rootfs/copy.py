@@ -8,6 +8,10 @@ import stat
 
 from rootfs.files import write_all
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _CHUNK = 1 << 20
 
 
@@ -77,23 +81,32 @@ def copy_contents(reading: int, writing: int, size: int) -> None:
 
     What is appended meanwhile is left out, and what is cut off meanwhile is missing.
     """
+    for start, end in data_ranges(reading, size):
+        os.lseek(reading, start, os.SEEK_SET)
+        os.lseek(writing, start, os.SEEK_SET)
+        left = end - start
+        while left and (data := os.read(reading, min(_CHUNK, left))):
+            write_all(writing, data)
+            left -= len(data)
+        if left:
+            break
+    os.ftruncate(writing, min(size, os.fstat(reading).st_size))
+
+
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the first `size` bytes of a file are no hole: from and to (lseek(2), SEEK_DATA)."""
     end = 0
     while end < size:
         try:
-            start = os.lseek(reading, end, os.SEEK_DATA)
-            end = min(os.lseek(reading, start, os.SEEK_HOLE), size)
+            start = os.lseek(fd, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # no data from here on
-                raise
-            break
-        os.lseek(reading, start, os.SEEK_SET)
-        os.lseek(writing, start, os.SEEK_SET)
-        while start < end and (data := os.read(reading, min(_CHUNK, end - start))):
-            write_all(writing, data)
-            start += len(data)
-        if start < end:
-            break
-    os.ftruncate(writing, min(size, os.fstat(reading).st_size))
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            raise
+        if start >= size:
+            return
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, end
 
 
 def _copy_metadata(status: os.stat_result, target: int) -> None:

@@ -32,10 +32,9 @@ from rootfs.layers.tar import (
     Source,
     members,
 )
+from rootfs.layers.tar_file import Write, write_file
 from rootfs.layers.tar_header import TarError
-from rootfs.layers.tar_write import Common, encode, padding
-
-Write = Callable[[bytes], object]
+from rootfs.layers.tar_write import Common, encode
 
 _CHUNK = 1 << 20
 _WHATEVER = 1 << 62
@@ -85,8 +84,7 @@ def _send_one(step: Step, out: Write, owners: Owners) -> None:
     if kind == REGULAR:
         reading = open_contents(step.place)
         try:
-            out(encode(name, kind, common, size=status.st_size, records=_records(reading)))
-            _send_contents(reading, status.st_size, out)
+            write_file(out, name, reading, status, common, _records(reading), bytes)  # what was cut off is zeros
         finally:
             os.close(reading)
     elif kind == DIRECTORY:
@@ -103,16 +101,6 @@ def _send_one(step: Step, out: Write, owners: Owners) -> None:
 
 def _records(fd: int) -> dict[bytes, bytes]:
     return {b"SCHILY.xattr." + os.fsencode(name): value for name, value in read_xattrs(fd).items()}
-
-
-def _send_contents(reading: int, size: int, out: Write) -> None:
-    """Exactly `size` bytes, as the header says: what was cut off meanwhile is zeros."""
-    left = size
-    while left:
-        data = os.read(reading, min(left, _CHUNK)) or bytes(min(left, _CHUNK))
-        out(data)
-        left -= len(data)
-    out(padding(size))
 
 
 class Delivery:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,8 @@ from rootfs.layers.attributes import Shift, attributes, is_opaque
 from rootfs.layers.limits import Limits
 from rootfs.layers.output import Output, Packed
 from rootfs.layers.tar import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMBOLIC_LINK
-from rootfs.layers.tar_write import Common, encode, padding
+from rootfs.layers.tar_file import write_file
+from rootfs.layers.tar_write import Common, encode
 
 if TYPE_CHECKING:
     from rootfs.idmap import IdMaps
@@ -30,11 +31,8 @@ _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOL
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-_CHUNK = 1 << 20
 _PATH_MAX = 4096
 _DEPTH_MAX = Limits().depth  # what is packed can be unpacked
-_SEGMENTS_MAX = 65_536
-_HOLES_MIN = 1 << 20
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"  # image-spec, layer.md, "Whiteouts"
 
 _DEVICES = {stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO}
@@ -227,42 +225,13 @@ class _Packer:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise PackError(path, "it changed while it was read", remedy="stop or freeze what writes to it")
-        size = status.st_size
         common = self._common(path, status, layer)
         records = attributes(fd, self._shifts[layer], lambda reason: PackError(path, reason))
-        segments = _segments(fd, status) if size - status.st_blocks * 512 >= _HOLES_MIN else None
-        if segments is None:
-            self._out.write(encode(path, REGULAR, common, size=size, records=records))
-            self._contents(path, fd, size)
-        else:
-            # image-spec would rather not have sparse members; Go's archive/tar, which the others use, reads this form.
-            numbers = [len(segments), *(number for segment in segments for number in segment)]
-            data = b"".join(b"%d\n" % number for number in numbers)
-            data += padding(len(data))
-            stored = sum(length for _, length in segments)
-            records |= {
-                b"GNU.sparse.major": b"1",
-                b"GNU.sparse.minor": b"0",
-                b"GNU.sparse.name": path,
-                b"GNU.sparse.realsize": b"%d" % size,
-            }
-            shown = b"GNUSparseFile.0/" + path.rpartition(b"/")[2][:80]
-            self._out.write(encode(shown, REGULAR, common, size=len(data) + stored, records=records) + data)
-            for start, length in segments:
-                os.lseek(fd, start, os.SEEK_SET)
-                self._contents(path, fd, length, pad=False)
-            self._out.write(padding(stored))
 
-    def _contents(self, path: bytes, fd: int, size: int, *, pad: bool = True) -> None:
-        left = size
-        while left:
-            data = os.read(fd, min(left, _CHUNK))
-            if not data:
-                raise PackError(path, "it shrank while it was read", remedy="stop or freeze what writes to it")
-            self._out.write(data)
-            left -= len(data)
-        if pad and size % 512:
-            self._out.write(padding(size))
+        def missing(_: int) -> bytes:
+            raise PackError(path, "it shrank while it was read", remedy="stop or freeze what writes to it")
+
+        write_file(self._out.write, path, fd, status, common, records, missing)
 
 
 class _Explained:
@@ -280,30 +249,6 @@ class _Explained:
             raise PackError(self._path, reason) from None
         if isinstance(error, OSError):
             raise PackError(self._path, (error.strerror or str(error)).lower()) from None
-
-
-def _segments(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
-    """Where a file with holes has data, GNU's form: the last pair is its end. None if it has too many pieces."""
-    found: list[tuple[int, int]] = []
-    for start, end in _data(fd, status.st_size):
-        found.append((start, end - start))
-        if len(found) >= _SEGMENTS_MAX:
-            return None
-    found.append((status.st_size, 0))
-    return found
-
-
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole from here on (lseek(2))
-                return
-            raise
-        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, at
 
 
 def _join(path: bytes, name: bytes) -> bytes:
