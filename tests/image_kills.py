@@ -21,7 +21,10 @@ from tempfile import TemporaryDirectory
 from rootfs.images import names
 from rootfs.images.importing import add_image, config_document
 from rootfs.images.ingest import read_image
+from rootfs.images.load import load
 from rootfs.images.model import OCI_LAYER, Descriptor
+from rootfs.images.platform import here
+from rootfs.images.save import TarTarget, save_layout
 from rootfs.images.store import ImageConfig, ImageStore
 from tests.rootfs_lab import Archive
 
@@ -53,16 +56,31 @@ def bring(store: ImageStore, name: str, *layers: bytes) -> None:
         ingest.commit(name, add_image(ingest, config, descriptors))
 
 
+def take(store: ImageStore, archive: Path) -> None:
+    """As `rawpod image load` does."""
+    with store.ingest() as ingest:
+        load(ingest, archive, here())
+
+
 def work(store: ImageStore) -> None:
     """Every kind of change that a store knows; in the end `app` and `kept` are images of one layer."""
+    take(store, store.root.parent / "archive.tar")
     bring(store, "app", BASE, MORE)
     store.tag("app", "other")
     bring(store, "app", BASE)
     store.tag("app", "kept")
     store.remove("other")
+    store.remove("loaded")
     bring(store, "app", MORE)
     bring(store, "app", BASE)
     store.prune()
+
+
+def make_archive(store: ImageStore, path: Path) -> None:
+    """An image of two layers, saved."""
+    bring(store, "loaded", BASE, MORE)
+    with store.ingest() as ingest, open(path, "wb", buffering=0) as file:
+        save_layout(store.places, ingest, [store.find("loaded")], TarTarget(file.fileno()))
 
 
 def check(store: ImageStore) -> None:
@@ -132,8 +150,9 @@ def after(seconds: float) -> Callable[[], None]:
 
 
 def one_round(before_death: Callable[[], None]) -> bool:
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory(dir="/dev/shm") as directory:
         store = ImageStore(Path(directory) / "images")
+        make_archive(ImageStore(Path(directory) / "other"), Path(directory) / "archive.tar")
         with store.places.locked():
             pass
         end = survived(store, before_death)

@@ -26,7 +26,7 @@ from rootfs.images.places import DIRECTORY, hex_of
 from rootfs.layers.stream import Stream, StreamLimits
 from rootfs.layers.tar import HARD_LINK, REGULAR, SYMBOLIC_LINK, HeaderLimits, Member, members
 from rootfs.layers.tar_header import TarError
-from rootfs.layers.unpack import LayerError, Limits
+from rootfs.layers.unpack import LayerError
 
 INDEX, LAYOUT, MANIFESTS = "index.json", "oci-layout", "manifest.json"
 
@@ -109,8 +109,9 @@ class LayoutDirectory:
 class Archive:
     """A tar of images, which reading puts into the store."""
 
-    def __init__(self, label: str, fd: int, ingest: Ingest, limits: Limits) -> None:
+    def __init__(self, label: str, fd: int, ingest: Ingest) -> None:
         self.label = label
+        limits = ingest.limits
         self._ingest = ingest
         self._documents: dict[str, bytes] = {}
         self._files: dict[str, tuple[str, int]] = {}

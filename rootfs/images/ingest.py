@@ -28,12 +28,13 @@ _CHUNK = 1 << 20
 class Ingest:
     """A lease on the store: what it asks for or adds stays there until it is closed. A context manager.
 
-    It dies with its process, which leaves unfinished blobs to be resumed and whole ones that the next prune takes.
+    `limits` are those of each layer, and of an archive of images. It dies with its process, which leaves unfinished
+    blobs to be resumed and whole ones that the next prune takes.
     """
 
     def __init__(self, places: Places, limits: Limits = Limits()) -> None:  # noqa: B008
         self._places = places
-        self._limits = limits
+        self.limits = limits
         self._lease = Lease(places)
         self._added: set[str] = set()
         self._forget = False
@@ -125,7 +126,7 @@ class Ingest:
         self._lease.hold(descriptor.digest)
         if diff_id:
             self._lease.hold(diff_id)
-        return LayerUnpacking(self, self._places, descriptor, diff_id, label or descriptor.digest, self._limits)
+        return LayerUnpacking(self, self._places, descriptor, diff_id, label or descriptor.digest, self.limits)
 
     def unpack_all(self, layers: Iterable[tuple[Descriptor, str]]) -> None:
         """Unpack those that are not there, as many at once as there are processors. Raises at the first failure."""

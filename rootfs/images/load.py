@@ -16,7 +16,6 @@ from rootfs.images.importing import add_manifest, layer_type, open_archive
 from rootfs.images.ingest import Ingest
 from rootfs.images.model import Config, Descriptor, Index, Manifest
 from rootfs.images.platform import Platform
-from rootfs.layers.unpack import Limits
 
 # What containerd and Docker write, and what image-spec has (annotations.md): a whole name, or the tag alone.
 IMAGE_NAME, REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
@@ -30,14 +29,7 @@ class _Found(NamedTuple):
     descriptor: Descriptor
 
 
-def load(
-    ingest: Ingest,
-    source: Path | int,
-    platform: Platform,
-    *,
-    name: str = "",
-    limits: Limits = Limits(),  # noqa: B008
-) -> list[Image]:
+def load(ingest: Ingest, source: Path | int, platform: Platform, *, name: str = "") -> list[Image]:
     """Every image in `source`: a layout's directory, an archive, or the descriptor of one that is read to its end.
 
     `name` is given to the only image there is; one without any name is to be had by its digest. Raises ImageError,
@@ -49,11 +41,11 @@ def load(
     elif isinstance(source, Path):
         fd = open_archive(source)
         try:
-            contents = Archive(str(source), fd, ingest, limits)
+            contents = Archive(str(source), fd, ingest)
         finally:
             os.close(fd)
     else:
-        contents = Archive("standard input", source, ingest, limits)
+        contents = Archive("standard input", source, ingest)
     found = list(_images(ingest, contents, platform))
     if not found:
         raise ImageError(contents.label, "there is no image in it")

@@ -22,24 +22,15 @@ from rootfs.images.save import DirectoryTarget, TarTarget, save_docker, save_lay
 from rootfs.images.store import ImageStore
 from rootfs.layers.unpack import LayerError
 from tests.image_kills import BASE, MORE, bring, check, digest_of, listed
+from tests.image_stores import empty, store
 from tests.rootfs_lab import Archive
+
+__all__ = ["store"]
 
 pytestmark = pytest.mark.userland
 
 Json = dict[str, Any]
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    return empty(tmp_path / "images")
-
-
-def empty(root: Path) -> ImageStore:
-    made = ImageStore(root)
-    with made.places.locked():
-        pass
-    return made
 
 
 def loaded(store: ImageStore, source: Path | int, platform: Platform = AMD64, name: str = "") -> list[Image]:
@@ -120,7 +111,7 @@ def nothing_left(store: ImageStore) -> Iterator[None]:
 def test_what_was_saved_is_loaded_with_the_same_digests(store: ImageStore, tmp_path: Path) -> None:
     bring(store, "app", BASE, MORE)
     bring(store, "quay.io/me/base:1", BASE)
-    other = empty(tmp_path / "other")
+    other = empty(store.root.parent / "other")
     images = loaded(other, saved(store, tmp_path / "both.tar", "app", "quay.io/me/base:1"))
     assert list(map(identity, images)) == [identity(store.get(name)) for name in ("app", "quay.io/me/base:1")]
     check(other)
@@ -132,7 +123,7 @@ def test_a_docker_archive_keeps_ids_and_layers(store: ImageStore, tmp_path: Path
     bring(store, "app", BASE, MORE)
     store.tag("app", "second:2")
     archive = saved(store, tmp_path / "docker.tar", "app", "second:2", docker=True)
-    other = empty(tmp_path / "other")
+    other = empty(store.root.parent / "other")
     images = loaded(other, archive)
     assert [(image.name, image.id, image.layers) for image in images] == [
         (name, store.get("app").id, store.get("app").layers) for name in ("app:latest", "second:2")
@@ -150,7 +141,7 @@ def test_compressed_layers_are_plain_in_a_docker_archive(store: ImageStore, layo
     with tarfile.open(archive) as opened:
         member = opened.extractfile(f"{digest_of(BASE).removeprefix('sha256:')}.tar")
         assert member and member.read() == BASE
-    assert loaded(empty(tmp_path / "other"), archive)[0].id == image.id
+    assert loaded(empty(store.root.parent / "other"), archive)[0].id == image.id
     store.places.blob(layer["digest"]).write_bytes(gzip.compress(MORE))
     with pytest.raises(ImageError, match="is damaged"):
         saved(store, tmp_path / "docker.tar", "app", docker=True)
@@ -160,7 +151,7 @@ def test_a_layout_is_a_directory_as_well(store: ImageStore, tmp_path: Path) -> N
     bring(store, "app", BASE)
     with store.ingest() as ingest:
         save_layout(store.places, ingest, [store.find("app")], DirectoryTarget(tmp_path / "layout"))
-    (image,) = loaded(empty(tmp_path / "other"), tmp_path / "layout")
+    (image,) = loaded(empty(store.root.parent / "other"), tmp_path / "layout")
     assert identity(image) == identity(store.get("app"))
     with pytest.raises(Conflict, match="not empty"):
         DirectoryTarget(tmp_path / "layout")
@@ -192,7 +183,7 @@ def test_names_come_from_either_annotation_or_from_the_user(store: ImageStore, l
     layout.manifests = [{**image, "annotations": {REF_NAME: "latest"}}]
     archive = layout.tar(tmp_path / "b.tar")
     assert [found.name for found in loaded(store, archive, name="mine")] == ["mine:latest"]
-    fresh = empty(tmp_path / "fresh")
+    fresh = empty(store.root.parent / "fresh")
     assert [found.name for found in loaded(fresh, archive)] == [image["digest"]]
     assert [found.name for found in fresh.list()] == ["host", image["digest"]]
 

@@ -17,19 +17,14 @@ from rootfs.images.model import OCI_LAYER, Descriptor
 from rootfs.images.store import ImageConfig, ImageStore
 from rootfs.layers.unpack import LayerError
 from tests.image_kills import BASE, MORE, bring, check, digest_of, listed
+from tests.image_stores import store
 from tests.rootfs_lab import Archive
+
+__all__ = ["store"]
 
 pytestmark = pytest.mark.userland
 
 HOME = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    made = ImageStore(tmp_path / "images")
-    with made.places.locked():
-        pass
-    return made
 
 
 def image(store: ImageStore, name: str, *layers: bytes) -> Image:

@@ -18,8 +18,11 @@ from rootfs.images.platform import here
 from rootfs.images.save import DirectoryTarget, TarTarget, save_docker, save_layout
 from rootfs.images.store import ImageStore
 from tests.image_kills import bring
+from tests.image_stores import store
 from tests.images import busybox
 from tests.rootfs_lab import Archive
+
+__all__ = ["store"]
 
 pytestmark = pytest.mark.userland
 
@@ -51,11 +54,6 @@ def tool(tmp_path: Path) -> Iterator[Tool]:
 
     yield run
     shutil.rmtree(storage)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    return ImageStore(tmp_path / "images")
 
 
 @pytest.fixture

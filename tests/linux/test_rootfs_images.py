@@ -11,12 +11,10 @@ import pytest
 from kernel.errors import BadInput, Conflict, NotFound, RawpodError
 from rootfs.images.store import ImageConfig, ImageStore
 from rootfs.layers.unpack import LayerError
+from tests.image_stores import store
 from tests.rootfs_lab import Archive
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    return ImageStore(tmp_path / "images")
+__all__ = ["store"]
 
 
 @pytest.fixture
