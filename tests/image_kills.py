@@ -150,7 +150,7 @@ def after(seconds: float) -> Callable[[], None]:
 
 
 def one_round(before_death: Callable[[], None]) -> bool:
-    with TemporaryDirectory(dir="/dev/shm") as directory:
+    with TemporaryDirectory(prefix="rp-kills-", dir="/dev/shm") as directory:
         store = ImageStore(Path(directory) / "images")
         make_archive(ImageStore(Path(directory) / "other"), Path(directory) / "archive.tar")
         with store.places.locked():
