@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["HOST", "Healthcheck", "Image", "ImageConfig", "ImageStore"]
 
 _HEX = frozenset("0123456789abcdef")
+_DIGITS_MIN = 4
 
 
 class ImageStore:
@@ -35,14 +36,26 @@ class ImageStore:
         self.places = Places(root)
 
     def get(self, name: str) -> Image:
-        """The image of that name; also by a digest, with or without a repository, or the first digits of one.
+        """The image of that name; also by a digest, with or without a repository.
 
         Raises NotFound, BadInput for what can be no name, RawpodError for a damaged record.
         """
+        return self._host() if name == HOST else self._find(name).image(self.places)
+
+    def look_up(self, name: str) -> Image:
+        """As get(), and by the first digits of a digest or an id: for people, not for manifests."""
         return self._host() if name == HOST else self.find(name).image(self.places)
 
     def find(self, name: str) -> Name:
-        """What the name stands for, any but `host`. Raises as get() does."""
+        """What the name stands for, any but `host`, as look_up() finds it. Raises as get() does."""
+        try:
+            return self._find(name)
+        except NotFound:
+            if _HEX.issuperset(name) and len(name) >= _DIGITS_MIN:
+                return self._by_id(name, name)
+            raise
+
+    def _find(self, name: str) -> Name:
         if _is_id(name):
             return self._by_id(name.removeprefix("sha256:"), name)
         parsed = reference.parse(name)
@@ -54,8 +67,6 @@ class ImageStore:
                 of = reference.parse(found.reference) if found.reference else None
                 if of and of.name == parsed.name and parsed.digest in (found.digest, found.repo_digest):
                     return found
-        elif _HEX.issuperset(name) and len(name) >= 4:
-            return self._by_id(name, name)
         raise _missing(name)
 
     def list(self) -> list[Image]:

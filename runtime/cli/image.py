@@ -75,7 +75,7 @@ def ls(settings: Settings, output: str, quiet: bool, digests: bool) -> None:
 
     An image whose name went to another one is shown as <none> until `rawpod image prune`.
 
-    With -o json: a list of objects with name, digest (of the manifest), id (of the configuration), size (bytes,
+    With -o json: a list of objects with name (the digest if it has none), digest (of the manifest), id (of the configuration), size (bytes,
     unpacked), created (seconds since 1970), platform, mediaType and layers.
     """
     images = _store(settings).list()
@@ -115,7 +115,7 @@ def inspect(settings: Settings, names: tuple[str, ...]) -> None:
     they came), and of each layer digest, diffID, mediaType, size (bytes as it came), unpackedSize and path.
     """
     store = _store(settings)
-    click.echo(json.dumps([_details(store, store.get(name)) for name in names], indent=2))
+    click.echo(json.dumps([_details(store, store.look_up(name)) for name in names], indent=2))
 
 
 def _details(store: ImageStore, found: Image) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def history(settings: Settings, output: str, no_trunc: bool, name: str) -> None:
     from rootfs.images.ingest import read_image
 
     store = _store(settings)
-    found = store.get(name)
+    found = store.look_up(name)
     if not found.id:
         raise click.UsageError(f"image {name!r} is the machine's own and has no history")
     _, config = read_image(store.places, found.digest)

@@ -174,7 +174,7 @@ def export(settings: Settings, output: str, image: bool, pause: bool, name: str)
         except NotFound:
             image = True
     if image:
-        found = ImageStore(settings.images).get(name)
+        found = ImageStore(settings.images).look_up(name)
         with _written(output) as fd:
             committing.export_image(found, fd)
         return
