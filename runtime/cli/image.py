@@ -75,8 +75,8 @@ def ls(settings: Settings, output: str, quiet: bool, digests: bool) -> None:
 
     An image whose name went to another one is shown as <none> until `rawpod image prune`.
 
-    With -o json: a list of objects with name (the digest if it has none), digest (of the manifest), id (of the configuration), size (bytes,
-    unpacked), created (seconds since 1970), platform, mediaType and layers.
+    With -o json: a list of objects with name (the digest if it has none), digest (of the manifest), id (of the
+    configuration), size (bytes, unpacked), created (seconds since 1970), platform, mediaType and layers.
     """
     images = _store(settings).list()
     if quiet:
