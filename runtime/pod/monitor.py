@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cgroups import hierarchy as cgroup_hierarchy
 from kernel import credentials, operation
@@ -24,10 +25,12 @@ from runtime.pod.control import Server
 from runtime.pod.logs import LogDirectory
 from runtime.pod.loop import Loop, Timer
 from runtime.pod.prepare import Blueprint
-from runtime.pod.pulling import Done, Pull
 from runtime.pod.records import ContainerRecord, Json, PodRecord, Terminated, timestamp
 from runtime.pod.runner import Runner
 from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from runtime.pod.pulling import Done, Pull
 
 _KILL_REPORTED_AFTER = 1.0
 _RETRY_RELEASE = 5.0
@@ -136,6 +139,8 @@ class Monitor:
         blueprint = self.blueprint
         if not blueprint.wants_pull(index):
             return None
+        from runtime.pod.pulling import Pull
+
         return Pull(self.loop, self.settings, blueprint.containers[index][1], blueprint.registries(), done)
 
     def pulls_always(self, index: int) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -77,6 +76,8 @@ def fetch(settings: Settings, image: str, registries: Registries) -> None:
 
 def _name(image: str, registries: Registries) -> str:
     """Who has other credentials is not answered by what came of a pull without them."""
+    import hashlib
+
     told = json.dumps([image, dict(registries.auths)], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 

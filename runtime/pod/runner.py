@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kernel.errors import BadInput, CommandNotExecutable, CommandNotFound, NotFound, RawpodError
 from kernel.pidfd import process_start_time
@@ -11,11 +11,13 @@ from runtime.pod import pullpolicy
 from runtime.pod.attempt import Attempt, Ended, Prepared, Show
 from runtime.pod.backoff import Backoff
 from runtime.pod.directory import replace_file
-from runtime.pod.health import Checker
 from runtime.pod.logs import LogDirectory, LogWriter
 from runtime.pod.loop import Loop, Timer
-from runtime.pod.pulling import Done, Pull
 from runtime.pod.records import ContainerRecord, Running, Terminated, Waiting, timestamp
+
+if TYPE_CHECKING:
+    from runtime.pod.health import Checker
+    from runtime.pod.pulling import Done, Pull
 
 # How long the reason of a failed pull stands alone, before the wait for the next one is told of.
 _ERROR_SHOWN = 1.0
@@ -166,6 +168,8 @@ class Runner:
         record.cgroup = prepared.cgroup.path
         record.command = prepared.config.process.args if prepared.config.process else []
         if prepared.health is not None:
+            from runtime.pod.health import Checker
+
             self._checker = Checker(
                 self._host.loop, prepared.health, prepared.bundle, prepared.cgroup, prepared.encoded, self._checked
             )

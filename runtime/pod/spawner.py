@@ -133,6 +133,8 @@ def warm_up() -> None:
     """Import all that monitors use, and keep the collector from writing into pages that they share."""
     import rootfs.images.store
     import rootfs.removal  # noqa: F401
+    import runtime.pod.health
+    import runtime.pod.pulling  # noqa: F401
     from runtime import confinement
     from runtime.pod.compile import DEFAULT_CAPABILITIES
     from runtime.seccomp.default import default_profile
