@@ -134,6 +134,7 @@ def warm_up() -> None:
     import rootfs.images.store
     import rootfs.removal  # noqa: F401
     import runtime.pod.health
+    import runtime.pod.monitor
     import runtime.pod.pulling  # noqa: F401
     from runtime import confinement
     from runtime.pod.compile import DEFAULT_CAPABILITIES
