@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from kernel.errors import Conflict, NotFound, NotSupported
@@ -29,6 +31,7 @@ UNPACKS = 2
 _LOCK_SECONDS = 0.2  # between looks at a blob that another process is writing
 
 T = TypeVar("T")
+C = TypeVar("C", bound=AbstractContextManager[object])
 
 
 class Event(NamedTuple):
@@ -164,8 +167,9 @@ class _Pull:
         for diff_id in missing:
             async with self._unpacks:
                 self._tell(layer, "unpacking", layer.size)
-                # In this thread: the worker dies with the thread that started it.
-                with self._ingest.start_unpack(layer, diff_id) as unpacking:
+                # In a thread: what unpackings left that died is removed first. The worker dies with the thread that
+                # started it (PR_SET_PDEATHSIG), and those of the loop live as long as the loop.
+                with await _opened(partial(self._ingest.start_unpack, layer, diff_id)) as unpacking:
                     await _ended(unpacking)
                     await _in_thread(unpacking.result)
         self._tell(layer, "done" if missing or came else "exists", layer.size)
@@ -179,15 +183,15 @@ class _Pull:
         async with self._downloads:
             damaged = 0  # how often it came with the wrong digest: the next mirror is asked, the registry twice
             while True:
-                with await self._partial(blob) as partial:
-                    if partial.complete:
+                with await self._partial(blob) as unfinished:
+                    if unfinished.complete:
                         return True
-                    self._tell(blob, "downloading", partial.offset)
+                    self._tell(blob, "downloading", unfinished.offset)
                     await self._client.blob(
-                        blob, partial, lambda there: self._tell(blob, "downloading", there), skip=damaged
+                        blob, unfinished, lambda there: self._tell(blob, "downloading", there), skip=damaged
                     )
                     try:
-                        await _in_thread(partial.commit)
+                        await _in_thread(unfinished.commit)
                         break
                     except ImageError as error:
                         damaged += 1
@@ -201,7 +205,7 @@ class _Pull:
         while True:
             try:
                 # In a thread: what is there of it has to be hashed first.
-                return await _in_thread(lambda: self._ingest.partial(blob.digest, blob.size, wait=False))
+                return await _opened(partial(self._ingest.partial, blob.digest, blob.size, wait=False))
             except Conflict:
                 self._tell(blob, "waiting", 0)
                 await asyncio.sleep(_LOCK_SECONDS)
@@ -225,6 +229,18 @@ async def _ended(unpacking: LayerUnpacking) -> None:
         await ended.wait()
     finally:
         loop.remove_reader(unpacking.fileno())
+
+
+async def _opened(call: Callable[[], C]) -> C:
+    """What `call` opens in a thread. If nobody waits for it any more by then it is closed."""
+    task = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if task.exception() is None:
+            task.result().__exit__(None, None, None)
+        raise
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

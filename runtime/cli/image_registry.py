@@ -121,8 +121,9 @@ def _run(progress: Quiet, work: Callable[[], tuple[str, str]]) -> None:
     """Do the work and show what comes of it: the image's name and its digest in the registry."""
     from runtime.cli.image_progress import Json
 
-    # As Ctrl-C: workers are ended, and what is there of a layer stays.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As Ctrl-C, which ends workers and keeps what is there of a layer. asyncio handles that in its own way, by
+    # cancelling: an exception out of nowhere would meet whichever callback runs just then.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with progress:
             name, digest = work()
