@@ -28,6 +28,7 @@ from tests.registry_lab import Authority, Layer, Layout, Registry
 SLOW = 10.0 if IN_TEST_MACHINE else 1.0
 QUICK = Timing(connect=5 * SLOW, stall=2 * SLOW, base=0.001, longest=0.01)
 MACHINE = here().architecture
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.fixture(scope="module")
 def registry(host: None, layout: Layout) -> Iterator[Registry]:
     """A registry without TLS, with the layout's images as app:one, app:two and app:many."""
-    with TemporaryDirectory(prefix="rp-registry-", dir="/dev/shm") as directory:
+    with TemporaryDirectory(prefix="rp-registry-", dir=MEMORY) as directory:
         with lab.registry(Path(directory)) as registry:
             for name in ("one", "two", "many"):
                 lab.copy(f"oci:{layout.path}:{name}", f"docker://{registry.host}/app:{name}")
@@ -66,7 +67,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def store() -> Iterator[ImageStore]:
     """An empty one, in memory: on a disk most of a test's time would be fsync(2)."""
-    with TemporaryDirectory(prefix="rp-store-", dir="/dev/shm") as directory:
+    with TemporaryDirectory(prefix="rp-store-", dir=MEMORY) as directory:
         yield ImageStore(Path(directory) / "images")
 
 

@@ -264,6 +264,15 @@ def test_a_huge_manifest_is_not_read_to_its_end(store: ImageStore, registry: Reg
     huge = Fault("/manifests/", times=9, change=lambda answer: answer._replace(body=b" " * (64 << 20)))
     with pytest.raises(RegistryError, match="longer than 4194304 bytes"):
         attempt(store, registry, huge)
+
+    def with_huge_config(answer: Answer) -> Answer:
+        document = json.loads(answer.body)
+        document["config"]["size"] = 1 << 40
+        told = {name: value for name, value in answer.headers.items() if name != "docker-content-digest"}
+        return Answer(200, told, json.dumps(document).encode())
+
+    with pytest.raises(ImageError, match="1099511627776 bytes are over the limit"):
+        attempt(store, registry, Fault("/manifests/", change=with_huge_config))
     nothing_was_committed(store)
 
 
