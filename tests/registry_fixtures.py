@@ -42,7 +42,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     ]
     layout.tag(layout.image(layers, MACHINE, Cmd=["/bin/c"]), "one")
     layout.tag(layout.image(layers[1:], MACHINE), "two")
-    others = [layout.image([Layer({"etc/which": name.encode()})], name) for name in ("s390x", MACHINE, "riscv64")]
+    others = [
+        layout.image([Layer({"etc/which": name.encode()})], name) for name in ("s390x", "386", MACHINE, "riscv64")
+    ]
     layout.tag(layout.index(others), "many")
     return layout
 

@@ -79,12 +79,14 @@ async def pull(
 
 
 def _known(store: ImageStore, name: str, platform: Platform | None) -> Image | None:
-    """What the store has under the name, if it is for the platform that is asked for."""
+    """What the store has under the name, if it is what would be chosen for the platform."""
     try:
         image = store.get(name)
     except NotFound:
         return None
-    return image if image.platform in {str(wanted) for wanted in (platform or here()).runs()} else None
+    # Of an index something better than what was chosen once may be wanted now.
+    wanted = (platform or here()).runs()[: 1 if image.repo_digest else None]
+    return image if image.platform in map(str, wanted) else None
 
 
 class _Pull:

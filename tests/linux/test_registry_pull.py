@@ -69,6 +69,9 @@ def test_the_platform_is_chosen_from_an_index(registry: Registry, store: ImageSt
     assert content(store, name, "etc/which") == MACHINE.encode()
     fetch(store, name, plain(registry.host), platform=Platform("linux", "s390x"))
     assert content(store, name, "etc/which") == b"s390x"
+    for other, which in ((Platform("linux", "386"), b"386"), (None, MACHINE.encode())):
+        fetch(store, name, plain(registry.host), platform=other)
+        assert content(store, name, "etc/which") == which
     with pytest.raises(ImageError, match=r"no image for linux/mips64 \(there is linux/"):
         fetch(store, name, plain(registry.host), platform=Platform("linux", "mips64"))
     with pytest.raises(NotFound, match=rf"is for linux/{MACHINE}, not for linux/s390x"):
