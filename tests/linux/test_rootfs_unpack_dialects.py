@@ -104,7 +104,8 @@ def test_sparse_files_as_gnu_tar_writes_them(source: Path, options: str, pieces:
     assert archive.stat().st_size < (pieces + 1) * 20_000 + 40_960
     unpacked(archive, source.parent / "root")
     assert entries(source.parent / "root") == entries(source)
-    assert allocated(source.parent / "root") == allocated(source)
+    # Not to the block: ext4 needs one for many extents, once they are written.
+    assert abs(allocated(source.parent / "root") - allocated(source)) < 1 << 16
 
 
 def test_attributes_as_gnu_tar_writes_them(source: Path) -> None:
@@ -199,15 +200,15 @@ def test_a_bomb_is_known_by_its_ratio(tmp_path: Path, monkeypatch: pytest.Monkey
     assert caught.value.offset <= 3 << 20
 
 
-def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
-    """Row 36. Checked by queues without bound: 174 MB."""
-    archive = tmp_path / "archive.zst"
+def test_memory_does_not_grow_with_the_layer(on_disk: Path) -> None:
+    """Row 36. Checked by queues without bound: 74 MB and more."""
+    archive = on_disk / "archive.zst"
     with zstd.open(archive, "wb") as file:
-        file.write(header("x", size=256 << 20))
-        for _ in range(256):
+        file.write(header("x", size=160 << 20))
+        for _ in range(160):
             file.write(bytes(1 << 20))
         file.write(bytes(1024))
-    root = tmp_path / "root"
+    root = on_disk / "root"
     root.mkdir()
     code = (
         "import os, resource, sys; from rootfs.layers.unpack import unpack;"
@@ -216,5 +217,5 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
     )
     with open(archive, "rb") as file:
         done = subprocess.run([sys.executable, "-c", code, root], stdin=file, capture_output=True, check=True)
-    assert (root / "x").stat().st_size == 256 << 20
-    assert int(done.stdout) * 1024 < 100e6
+    assert (root / "x").stat().st_size == 160 << 20
+    assert int(done.stdout) * 1024 < 50e6
