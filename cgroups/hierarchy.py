@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 
 from cgroups.files import read, read_raw
-from cgroups.mountinfo import MountRow, parse_membership, parse_mountinfo
+from cgroups.membership import parse_membership
 from kernel.errors import BadInput, HostError
+from kernel.mountinfo import MountRow, parse_mountinfo
 from kernel.record import Record
 
 V2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")

@@ -6,6 +6,7 @@ import errno
 import os
 
 from kernel.errors import ContainerError, SystemCallError
+from kernel.mountinfo import own_mounts
 from kernel.mounts import (
     AT_EMPTY_PATH,
     MNT_DETACH,
@@ -181,11 +182,8 @@ class MoveRoot(Operation):
 
 
 def _unmount_kernels() -> None:
-    with open("/proc/self/mountinfo", "rb") as file:
-        rows = [line.split(b" ") for line in file]
     # The paths of what is mounted in the new root begin at "/", too, where only the old one's are found.
-    kernels = [row[4] for row in rows if row[row.index(b"-", 6) + 1] in (b"proc", b"sysfs")]
-    for point in sorted({point.decode("unicode_escape").encode("latin-1") for point in kernels}, reverse=True):
+    for point in sorted({row.mount_point for row in own_mounts() if row.filesystem in ("proc", "sysfs")}, reverse=True):
         try:
             umount2(point, MNT_DETACH)
         except SystemCallError as error:

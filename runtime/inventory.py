@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cgroups.mountinfo import parse_mountinfo
+from kernel.mountinfo import own_mounts
 
 SYSTEM = "system"
 """The cgroup of monitors and the supervisor, beside those of the pods."""
@@ -68,7 +68,7 @@ def cgroups(subtree: Path) -> Iterator[Resource]:
 def mounts(state: Path, root: Path) -> Iterator[Resource]:
     """Every mount of this mount namespace; those below the pods' directories have an owner."""
     homes = (state / "pods", root / "overlay")
-    for row in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
+    for row in own_mounts():
         point = Path(row.mount_point)
         owner = next((point.relative_to(home).parts[0] for home in homes if home in point.parents), "")
         kind = "pinned namespace" if row.filesystem == "nsfs" else "mount"

@@ -16,9 +16,9 @@ import pytest
 
 from cgroups.cgroup import Cgroup, prepare
 from cgroups.hierarchy import Hierarchy, find
-from cgroups.mountinfo import parse_mountinfo
 from kernel import mounts, process
 from kernel.errors import SystemCallError
+from kernel.mountinfo import own_mounts
 from netns.links import del_link
 from netns.loopback import raise_loopback
 from netns.netlink import Netlink
@@ -192,8 +192,7 @@ def _clear(settings: Settings, home: Path) -> None:
         if settings.bridge in (name, bridge):
             with Netlink() as netlink:
                 netlink.request(del_link(name))
-    rows = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
-    for row in reversed(rows):
+    for row in reversed(own_mounts()):
         if home in Path(row.mount_point).parents:
             with contextlib.suppress(SystemCallError):
                 mounts.umount2(row.mount_point, mounts.MNT_DETACH)

@@ -348,13 +348,12 @@ def end_cgroup(cgroup: Cgroup, timeout: float = 5.0) -> None:
 
 def unmount_below(directory: Path) -> None:
     """Unmount whatever is mounted below a directory, the last mounted first."""
+    from kernel.mountinfo import own_mounts
     from kernel.mounts import MNT_DETACH, umount2
 
-    prefix = os.fsencode(directory) + b"/"
-    with open("/proc/self/mountinfo", "rb") as file:
-        points = [line.split(b" ")[4].decode("unicode_escape").encode("latin-1") for line in file]
-    for point in reversed([point for point in points if point.startswith(prefix)]):
-        umount2(os.fsdecode(point), MNT_DETACH)
+    for row in reversed(own_mounts()):
+        if row.mount_point.startswith(f"{directory}/"):
+            umount2(row.mount_point, MNT_DETACH)
 
 
 def remove_tree(directory: Path) -> None:

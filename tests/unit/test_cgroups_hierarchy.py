@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cgroups.hierarchy import Hierarchy, delegated, find
-from cgroups.mountinfo import parse_membership, parse_mountinfo, unescape
+from cgroups.membership import parse_membership
 from kernel.errors import BadInput, HostError
+from kernel.mountinfo import parse_mountinfo, unescape
 
 
 class Host:

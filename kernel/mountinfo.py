@@ -1,4 +1,4 @@
-"""Reading /proc/PID/mountinfo and /proc/PID/cgroup (proc_pid_mountinfo(5), cgroups(7))."""
+"""Reading /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -43,22 +43,7 @@ def unescape(field: str) -> str:
     return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in escaped)
 
 
-class Membership(Record):
-    """What /proc/PID/cgroup says: the cgroup on v2 and the hierarchy of each controller that is on v1."""
-
-    unified: str | None
-    v1: dict[str, str]
-
-
-def parse_membership(text: str) -> Membership:
-    """Parse /proc/PID/cgroup. Named v1 hierarchies ("name=systemd") hold no controller and are left out."""
-    unified: str | None = None
-    v1: dict[str, str] = {}
-    for line in text.splitlines():
-        identifier, controllers, path = line.split(":", 2)
-        if identifier == "0" and not controllers:
-            # A process whose cgroup was removed shows " (deleted)"; it has no directory to return to.
-            unified = path.removesuffix(" (deleted)")
-            continue
-        v1.update({name: path for name in controllers.split(",") if name and not name.startswith("name=")})
-    return Membership(unified, v1)
+def own_mounts() -> list[MountRow]:
+    """Those of this process's mount namespace that it can reach; names that are not UTF-8 as os.fsdecode() has them."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return parse_mountinfo(file.read())
