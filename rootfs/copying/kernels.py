@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kernel.errors import NotSupported
 from kernel.mounts import CGROUP2_SUPER_MAGIC, NSFS_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs_type
 
@@ -38,3 +40,13 @@ def check_ordinary(fd: int) -> None:
         raise NotSupported(
             f"it is on a {name} file system, which is the kernel's", remedy="use `rawpod exec` to read or write it"
         )
+
+
+def ordinary(fd: int) -> int:
+    """The descriptor `fd`, which is closed where check_ordinary() raises."""
+    try:
+        check_ordinary(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -13,7 +13,7 @@ import stat
 
 from kernel.errors import Conflict
 from kernel.mounts import is_mount_root
-from rootfs.copying.kernels import check_ordinary
+from rootfs.copying.kernels import check_ordinary, ordinary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,17 +46,11 @@ class Receiver:
         except FileExistsError:
             pass
         try:
-            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+            return ordinary(os.open(name, _DIRECTORY, dir_fd=parent))
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             raise Conflict("a directory cannot take the place of what is no directory") from None
-        try:
-            check_ordinary(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
 
     def file(self, parent: int, name: str, item: Item, fill: Callable[[int], None]) -> None:
         """A regular file, whose contents `fill` writes to a descriptor. A reader of an older one sees no half of it."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from kernel.errors import BadInput, Conflict, SystemCallError
 from rootfs.copying.items import Item, Owners, read_xattrs
-from rootfs.copying.kernels import check_ordinary
+from rootfs.copying.kernels import check_ordinary, ordinary
 from rootfs.copying.places import Root, located
 from rootfs.copying.receiver import Receiver
 from rootfs.copying.walk import Step, open_contents, walk
@@ -172,17 +172,11 @@ class Delivery:
 
     def _open(self, path: str) -> int:
         try:
-            fd = self._root.open(os.path.join(self._path, path), os.O_RDONLY | os.O_DIRECTORY)
+            return ordinary(self._root.open(os.path.join(self._path, path), os.O_RDONLY | os.O_DIRECTORY))
         except SystemCallError as error:
             if error.errno == errno.ENOENT and path:
                 return -1
             raise
-        try:
-            check_ordinary(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
 
     def _link(self, parent: int, name: str, parts: list[str]) -> None:
         if not parts:

@@ -12,7 +12,7 @@ _DESCRIPTORS = 8192  # two for each directory that lies in another
 @click.option("-L", "--follow-link", is_flag=True, help="Copy what SRC links to, not the link.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of what was copied.")
 @click.option("-c", "--container", metavar="NAME", help="Which container of the pod.")
-@click.option("--pause/--no-pause", default=True, show_default=True, help="Freeze a running container meanwhile.")
+@click.option("--pause/--no-pause", default=None, help="Freeze a running container meanwhile; yes, but not for -.")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @click.pass_obj
@@ -22,7 +22,7 @@ def cp(
     follow_link: bool,
     quiet: bool,
     container: str | None,
-    pause: bool,
+    pause: bool | None,
     source: str,
     target: str,
 ) -> None:
@@ -52,7 +52,10 @@ def cp(
     name = directory.choose_container(status, container or named)
     _, most = getrlimit(RLIMIT_NOFILE)
     setrlimit(RLIMIT_NOFILE, (min(_DESCRIPTORS, most), most))
-    options = copying.Options(archive, follow_link, pause)
+    if pause is None:
+        # An archive may come from a process of the container itself, or go to one.
+        pause = rules.STREAM not in (source, target)
+    options = copying.Options(archive, follow_link)
     with copying.view(settings.pod(uid) / "containers" / name, status, pause=pause) as view:
         if view.warning:
             click.echo(f"rawpod: {view.warning}", err=True)

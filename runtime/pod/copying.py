@@ -31,11 +31,10 @@ _HOST = Root()
 
 
 class Options(Record):
-    """`keep_owner` is -a, `follow` is -L; `pause` freezes a running container for as long as the copy takes."""
+    """`keep_owner` is -a, `follow` is -L."""
 
     keep_owner: bool = False
     follow: bool = False
-    pause: bool = True
 
 
 class View(Record):
@@ -57,7 +56,10 @@ class Copied(Record):
 
 @contextmanager
 def view(bundle: Path, status: Json, *, pause: bool) -> Iterator[View]:
-    """The container of a bundle, from outside. Raises Conflict for one between two attempts, NotFound without files."""
+    """The container of a bundle, from outside; with `pause` it stands still if it runs.
+
+    Raises Conflict for one between two attempts, NotFound without files.
+    """
     ids = _first_id(bundle)
     if runs(bundle):
         with standing_still(bundle, status, pause) as warning, running_root(bundle) as root:

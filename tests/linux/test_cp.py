@@ -119,6 +119,11 @@ def test_archives_are_streamed_both_ways(rawpod: Rawpod, settings: Settings, her
             done = subprocess.run(target, input=bad, capture_output=True, check=False, timeout=60)
             assert (done.returncode, reason in done.stderr.decode()) == (2, True), done
         assert "no directory" in rawpod("cp", "-", "web:/etc/passwd", check=2).stderr
+        # To the container itself, which must not stand still for it.
+        with subprocess.Popen(arguments(settings, "cp", "web:/srv/below", "-"), stdout=subprocess.PIPE) as ours:
+            into = arguments(settings, "exec", "-i", "web", "tar", "-C", "/tmp", "-x")
+            subprocess.run(into, stdin=ours.stdout, check=True, timeout=60)
+        assert rawpod("exec", "web", "ls", "/tmp/below").stdout == "binary\nsame\n"
         escape = io.BytesIO()
         with tarfile.open(fileobj=escape, mode="w") as archive:
             archive.addfile(tarfile.TarInfo("../../escaped"))
@@ -217,7 +222,8 @@ def test_a_container_stands_still_while_it_is_copied_and_runs_on_after_a_kill(
         rawpod("exec", "web", "sh", "-c", "until test -e /up; do :; done")
         cgroup = cgroup_of(rawpod)
         copies = [
-            subprocess.Popen(arguments(settings, "cp", "web:/srv", "-"), stdout=subprocess.PIPE) for _ in range(2)
+            subprocess.Popen(arguments(settings, "cp", "--pause", "web:/srv", "-"), stdout=subprocess.PIPE)
+            for _ in range(2)
         ]
         for copy in copies:
             assert copy.stdout is not None
@@ -236,7 +242,7 @@ def test_a_container_stands_still_while_it_is_copied_and_runs_on_after_a_kill(
             copy.stdout.close()
         # One that its owner has frozen stays so; without a pause it is not touched.
         cgroup.freeze()
-        assert rawpod("cp", "web:/srv/zeros", "-").stdout
+        assert rawpod("cp", "--pause", "web:/srv/zeros", "-").stdout
         assert cgroup.frozen()
         cgroup.thaw()
 
