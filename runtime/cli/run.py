@@ -28,6 +28,9 @@ _PATIENCE = 3
 @click.option("--cpus", metavar="0.5", help="CPUs at most.")
 @click.option("--pids", type=int, metavar="N", help="Tasks at most.")
 @click.option("-v", "--volume", "volumes", multiple=True, metavar="SRC:DST[:ro]", help="A directory of the host.")
+@click.option(
+    "-p", "--publish", "ports", multiple=True, metavar="[IP:]PORT:PORT[/udp]", help="A port, reachable at the host."
+)
 @click.option("-e", "--env", multiple=True, metavar="K=V", help="A variable.")
 @click.option("-w", "--workdir", metavar="DIR", help="Directory to run in.")
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")

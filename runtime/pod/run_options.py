@@ -10,6 +10,7 @@ from runtime.pod import defaults, users
 from runtime.pod.faults import Fault, Path, shown
 from runtime.pod.objects import (
     Container,
+    ContainerPort,
     EnvVar,
     HostPathVolumeSource,
     ObjectMeta,
@@ -34,6 +35,7 @@ _OPTIONS = {
     "hostname": "--hostname",
     "workingDir": "--workdir",
     "env": "--env",
+    "ports": "--publish",
     "volumes": "--volume",
     "volumeMounts": "--volume",
     "securityContext": "--user",
@@ -58,6 +60,7 @@ def pod_from_run_options(
     pids: int | None = None,
     volumes: Sequence[str] = (),
     env: Sequence[str] = (),
+    ports: Sequence[str] = (),
     workdir: str | None = None,
     user: str | None = None,
     entrypoint: str | None = None,
@@ -75,7 +78,8 @@ def pod_from_run_options(
     """A pod with one container, named as the pod; raises BadInput with a line for each faulty option.
 
     `command` replaces the image's cmd and keeps its entrypoint; an `entrypoint` replaces both, "" takes them away.
-    `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `user` USER[:GROUP] by number or name, `network` "pod", "host" or
+    `volumes` are SRC:DST[:ro|rw], `env` NAME=VALUE, `ports` [IP:]PORT:CONTAINER_PORT[/tcp|/udp],
+    `user` USER[:GROUP] by number or name, `network` "pod", "host" or
     "none", `userns` "host" or "auto". `memory` may be written as Docker does, whose 64m and 64M are both 64 MiB, or as
     Kubernetes does (64Mi). `unconfined` leaves out the seccomp filter.
     With `healthcheck` that of the image is run.
@@ -95,6 +99,8 @@ def pod_from_run_options(
         marks[pod_annotations.NETWORK] = network
     limits = {"memory": Quantity(_memory(memory or "")), "cpu": Quantity(cpus or "")}
     limits = {kind: amount for kind, amount in limits.items() if amount}
+    if ports and network != "pod":
+        raise BadInput(f"--publish: a container with --network {network} has no ports of its own to publish")
     mounts = [_volume(index, text) for index, text in enumerate(volumes)]
     program, args = _command(entrypoint, command)
     container = Container(
@@ -104,6 +110,7 @@ def pod_from_run_options(
         command=program,
         args=args,
         working_dir=workdir or "",
+        ports=[_port(text) for text in ports],
         env=[_variable(text) for text in env],
         resources=ResourceRequirements(limits=limits) if limits else None,
         volume_mounts=[mount for _, mount in mounts],
@@ -198,6 +205,19 @@ def _volume(index: int, text: str) -> tuple[Volume, VolumeMount]:
     name = f"volume-{index}"
     source = HostPathVolumeSource(path=parts[0])
     return Volume(name=name, host_path=source), VolumeMount(name, parts[1], read_only=parts[2:] == ["ro"])
+
+
+def _port(text: str) -> ContainerPort:
+    """Docker's --publish, but for ranges and for ports of the host that are left to chance."""
+    numbers, _, protocol = text.partition("/")
+    before, _, inner = numbers.rpartition(":")
+    address, colon, outer = before.rpartition(":")
+    if colon and not address:
+        outer = ""
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 5 and int(part) for part in (outer, inner)):
+        raise BadInput(f"--publish: {shown(text)} is not a port", remedy="[IP:]PORT:CONTAINER_PORT[/udp]")
+    address = address.removeprefix("[").removesuffix("]") if address.startswith("[") else address
+    return ContainerPort(container_port=int(inner), host_port=int(outer), host_ip=address, protocol=protocol.upper())
 
 
 def _variable(text: str) -> EnvVar:

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -241,3 +242,16 @@ def test_rm_with_force_ends_what_runs(rawpod: Rawpod) -> None:
     rawpod("run", "-d", "--name", "web", "host", "sleep", "1000000")
     rawpod("rm", "-f", "web")
     assert rawpod("ps", "-a").stdout.count("\n") == 1
+
+
+def test_a_published_port_is_the_hosts_too(rawpod: Rawpod) -> None:
+    script = (
+        "import socket; s = socket.create_server(('0.0.0.0', 80)); print('up', flush=True)\n"
+        "while True: c, _ = s.accept(); c.sendall(b'hello'); c.close()"
+    )
+    rawpod("run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "host", "/usr/bin/python3", "-c", script)
+    while not rawpod("logs", "web").stdout:
+        pass
+    with socket.create_connection(("127.0.0.1", 8080), timeout=20) as connection:
+        assert connection.recv(10) == b"hello"
+    rawpod("rm", "-f", "web")

@@ -107,3 +107,45 @@ def test_healthchecks_have_dockers_defaults() -> None:
 def test_a_malformed_healthcheck_names_the_field(test: list[str], times: dict[str, int], field: str) -> None:
     with pytest.raises(BadInput, match=rf"'web': config\.Healthcheck\.{field}: "):
         image_config.health(test, "web", **times)
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("8080:80", ("", 8080, 80, "TCP")),
+        ("127.0.0.1:53:5353/udp", ("127.0.0.1", 53, 5353, "UDP")),
+    ],
+)
+def test_ports_are_published_as_docker_writes_them(text: str, port: tuple[str, int, int, str]) -> None:
+    (found,) = pod_from_run_options(name="web", image="web", ports=[text]).spec.containers[0].ports
+    assert (found.host_ip, found.host_port, found.container_port, found.protocol) == port
+
+
+NO_PORTS = [
+    "",
+    ":",
+    ":80",
+    "80:",
+    "0:80",
+    "80:65536",
+    "a:80",
+    "80:80/sctp",
+    ":80:80",
+    "x:80:80",
+    "1:2:3:4",
+    "80-90:80",
+    "٨:80",
+    "80",
+]
+
+
+@pytest.mark.parametrize("text", NO_PORTS)
+def test_what_is_no_port_is_refused_by_the_options_name(text: str) -> None:
+    with pytest.raises(BadInput, match="--publish: "):
+        pod_from_run_options(name="web", image="web", ports=[text])
+
+
+def test_a_container_without_a_network_of_its_own_publishes_nothing() -> None:
+    for network in ("host", "none"):
+        with pytest.raises(BadInput, match=f"--publish: a container with --network {network}"):
+            pod_from_run_options(name="web", image="web", ports=["80:80"], network=network)
