@@ -158,14 +158,15 @@ class ImageStore:
         return same
 
     def _damaged(self, name: str) -> Path | None:
-        """The file of a name whose record cannot be read: to be removable it need not be understood."""
-        try:
-            file = names.file_name(reference.parse(name).canonical)
-            names.read(self.places, file)
-        except (BadInput, FileNotFoundError):
-            return None
-        except RawpodError:
-            return self.root / "names" / file
+        """The file of a name whose record cannot be read: to be removable it need not be understood, nor be a name."""
+        candidates = {name.replace("/", "%")}
+        with suppress(BadInput):
+            candidates.add(names.file_name(reference.parse(name).canonical))
+        for file in candidates.intersection(names.files(self.root)):
+            try:
+                names.read(self.places, file)
+            except RawpodError:
+                return self.root / "names" / file
         return None
 
     def _by_id(self, digits: str, name: str) -> Name:

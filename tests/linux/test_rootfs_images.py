@@ -130,6 +130,18 @@ def test_a_damaged_record_is_named_and_hides_no_other_image(store: ImageStore, r
     assert store.get("good").lowers[0].exists()
 
 
+def test_a_damaged_record_can_be_removed(store: ImageStore, root_tar: Path) -> None:
+    """Also one that is not named as names are written now."""
+    store.import_tar("bad", root_tar)
+    (store.root / "names/docker.io%library%bad:latest").write_text("{}")
+    (store.root / "names/old").write_text("{}")
+    assert store.remove("bad") == ("bad",)
+    assert store.remove("old") == ("old",)
+    assert os.listdir(store.root / "names") == []
+    store.prune()
+    assert os.listdir(store.root / "layers") == []
+
+
 def test_an_unpacking_that_was_killed_leaves_rubbish_that_the_next_one_clears(
     store: ImageStore, root_tar: Path
 ) -> None:
