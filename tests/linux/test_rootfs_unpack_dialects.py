@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,26 @@ from rootfs.layers import stream
 from rootfs.layers.limits import Limits
 from rootfs.layers.stream import Stream, StreamLimits
 from rootfs.layers.tar_header import TarError
-from rootfs.layers.unpack import LayerError, Unpacked, unpack
+from rootfs.layers.unpack import LayerError, unpack, unpack_here
 from tests.layers_lab import allocated, entries
 from tests.rootfs_lab import Archive, header
 
 pytestmark = pytest.mark.userland
 
 
-def unpacked(archive: Path, root: Path, limits: Limits | None = None) -> Unpacked:
+@pytest.fixture(autouse=True)
+def no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def unpacked(archive: Path, root: Path) -> None:
+    """In this process: a worker for each costs minutes in an emulated machine."""
     root.mkdir()
     fd, target = os.open(archive, os.O_RDONLY), os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return unpack(fd, "layer", target, limits or Limits())
+        unpack_here(fd, target, Limits())
     finally:
         os.close(fd)
         os.close(target)
@@ -118,6 +127,14 @@ def test_attributes_as_gnu_tar_writes_them(source: Path) -> None:
     assert entries(source.parent / "root") == entries(source)
 
 
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "root").mkdir()
+    fd = os.open(tmp_path / "root", os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
 PLAIN = Archive().add("a", os.urandom(400_000)).add("b", b"b").bytes()
 SKIPPABLE = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"index"  # as zstd:chunked and seekable layers have
 
@@ -137,7 +154,7 @@ SKIPPABLE = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"index"  # as zst
     ],
     ids=["gzip", "members", "padded", "padded between", "empty member", "many members", "zstd", "frames", "plain"],
 )
-def test_compressed_streams_from_a_pipe(tmp_path: Path, compressed: bytes) -> None:
+def test_compressed_streams_from_a_pipe(tmp_path: Path, target: int, compressed: bytes) -> None:
     read, write = os.pipe()
 
     def feed() -> None:
@@ -147,14 +164,12 @@ def test_compressed_streams_from_a_pipe(tmp_path: Path, compressed: bytes) -> No
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    target = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        assert unpack(read, "layer", target).size == 400_001
+        assert unpack_here(read, target, Limits()).size == 400_001
     finally:
         feeder.join()
         os.close(read)
-        os.close(target)
-    assert (tmp_path / "a").read_bytes() == PLAIN[512:400_512]
+    assert (tmp_path / "root/a").read_bytes() == PLAIN[512:400_512]
 
 
 @pytest.mark.parametrize(
@@ -168,11 +183,13 @@ def test_compressed_streams_from_a_pipe(tmp_path: Path, compressed: bytes) -> No
     ],
     ids=["checksum", "trailer", "short", "short frame", "damaged"],
 )
-def test_damaged_streams_are_refused_with_layer_and_offset(tmp_path: Path, damaged: bytes, words: str) -> None:
+def test_damaged_streams_are_refused_with_layer_and_offset(
+    tmp_path: Path, target: int, damaged: bytes, words: str
+) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(damaged)
-    with pytest.raises(LayerError) as caught:
-        unpacked(archive, tmp_path / "root")
+    with open(archive, "rb") as file, pytest.raises(LayerError) as caught:
+        unpack(file.fileno(), "layer", target)
     assert words in caught.value.reason
     assert "near byte" in caught.value.reason
     assert (caught.value.layer, caught.value.offset is not None) == ("layer", True)
@@ -181,7 +198,7 @@ def test_damaged_streams_are_refused_with_layer_and_offset(tmp_path: Path, damag
 def test_what_comes_before_the_damage_counts(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(gzip.compress(PLAIN[: 10 * 512]) + b"damage" * 10)
-    with pytest.raises(LayerError) as caught:
+    with pytest.raises(TarError) as caught:
         unpacked(archive, tmp_path / "root")
     assert (caught.value.offset, caught.value.member) == (10 * 512, "a")
 
