@@ -224,6 +224,8 @@ def _args(container: Container, image: ImageView, variables: Mapping[str, str]) 
 
 def _working_directory(container: Container, image: ImageView) -> str:
     """Made absolute and without ".." by text alone; it is looked up inside the root, by the init stage."""
+    if "\0" in image.working_dir:
+        raise BadInput(f"image {shown(container.image)}: config.WorkingDir: contains a NUL byte")
     return "/" + posixpath.normpath("/" + (container.working_dir or image.working_dir)).lstrip("/")
 
 

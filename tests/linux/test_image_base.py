@@ -80,8 +80,7 @@ def test_an_image_of_packages_runs_and_is_the_same_the_next_time(
     assert latest == RELEASED
     assert not list((image.lowers[0] / "var/lib/apt/lists").glob("*Release"))
     again = ImageStore(settings.root / "again")
-    assert build(again, repository).digest == image.digest
-    assert build(again, repository, source_date=RELEASED - 86_400 * 3).created == RELEASED - 86_400 * 3
+    assert build(again, repository, source_date=RELEASED).digest == image.digest
 
 
 def test_what_fails_leaves_nothing_and_says_mmdebstraps_reason(repository: str, tmp_path: Path) -> None:

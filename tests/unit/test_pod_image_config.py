@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernel.errors import BadInput
+from runtime import spec
+from runtime.checks.config import check
 from runtime.pod import image_config, signals
-from runtime.pod.compile import ImageView, compile_container, resolve_stop_signal
+from runtime.pod.compile import ImageView, compile_container, image_volumes, resolve_stop_signal
 from runtime.pod.image_config import Health
 from runtime.pod.run_options import pod_from_run_options
 from tests.unit.test_pod_compile import SURROUNDINGS
@@ -149,3 +154,42 @@ def test_a_container_without_a_network_of_its_own_publishes_nothing() -> None:
     for network in ("host", "none"):
         with pytest.raises(BadInput, match=f"--publish: a container with --network {network}"):
             pod_from_run_options(name="web", image="web", ports=["80:80"], network=network)
+
+
+def words(prefix: str) -> st.SearchStrategy[tuple[str, ...]]:
+    """A few texts, most of them of the right form at their beginning."""
+    return st.lists(st.text(max_size=8) | st.text(max_size=8).map(prefix.__add__), max_size=3).map(tuple)
+
+
+def word(*right: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(right) | st.text(max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "env": words("NAME="),
+            "entrypoint": words("/bin/"),
+            "cmd": words("arg"),
+            "volumes": words("/data/"),
+            "user": word("", "0", "1000:1000"),
+            "working_dir": word("", "/srv"),
+            "stop_signal": word("", "TERM"),
+        }
+    )
+)
+def test_any_configuration_is_obeyed_or_refused(fields: dict[str, Any]) -> None:
+    """Images are written by strangers: what is in one ends in a description that can be carried out, or BadInput."""
+    image = ImageView(("/layer",), **fields)
+    pod = pod_from_run_options(name="web", image="web")
+    container = pod.spec.containers[0]
+    try:
+        resolve_stop_signal(pod, container, image)
+        places = dict.fromkeys(image_volumes(container, image), "/place")
+        around = SURROUNDINGS.replace(image_volumes=places)
+        config = compile_container(pod, container, image=image, surroundings=around, env={})
+    except BadInput:
+        return
+    check(config)
+    assert spec.load(spec.dump(config)) == config
