@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -328,8 +329,26 @@ def release(settings: Settings, uid: str, *, network: bool, timeout: float = 5.0
         network_of(settings).detach(uid, namespace_gone=True)
 
 
+def forget_former(settings: Settings, booted: float | None = None) -> None:
+    """Remove what pods wrote before this machine was `booted` (seconds since 1970) and that have no directory any more.
+
+    Directories are in memory: those of pods that nobody removed went with the last boot, and their layers did not.
+    """
+    since = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) if booted is None else booted
+    try:
+        found = list(settings.overlay.iterdir())
+    except FileNotFoundError:
+        return
+    for path in found:
+        # Both: another instance may have the same root, and the clock may have been set.
+        if not settings.pod(path.name).exists() and path.lstat().st_ctime < since:
+            remove_tree(path)
+            IdBlocks(settings.root).release(path.name)
+
+
 def tidy(settings: Settings) -> None:
-    """Remove the cgroups above the pods if no pod and no monitor is left."""
+    """Remove the cgroups above the pods if no pod and no monitor is left, and what is left of former boots."""
+    forget_former(settings)
     above = rawpod_cgroup(settings, cgroup_hierarchy.find())
     for cgroup in (above.child(SYSTEM), above):
         with contextlib.suppress(OSError):

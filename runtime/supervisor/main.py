@@ -35,6 +35,8 @@ def run(settings: Settings, *, stop_pods: bool = False) -> None:
     log_to_stderr()
     with ExitStack() as stack:
         stack.enter_context(single_instance(settings))
+        # Pods that are to run again have the uid that they had.
+        sandbox.forget_former(settings)
         stack.enter_context(in_system_cgroup(settings))
         asyncio.run(_serve(settings, spawner.start(settings), stop_pods))
 

@@ -21,6 +21,8 @@ from netns.netlink import Netlink
 from netns.veth import link_name
 from runtime.inventory import Inventory
 from runtime.leaks import difference, leaks, snapshot
+from runtime.pod import sandbox
+from runtime.pod.idblocks import IdBlocks
 from runtime.settings import Settings
 
 UID = "0b0b0b0b-1111-2222-3333-444444444444"
@@ -213,6 +215,22 @@ def test_an_ended_pod_keeps_its_directory_and_what_it_wrote_and_nothing_else(
     overlay.rmdir()
     (directory / "status.json").unlink()
     directory.rmdir()
+
+
+def test_what_pods_wrote_before_a_reboot_goes_with_the_next_tidying(settings: Settings) -> None:
+    """Their directories were in memory. What is younger, or has a directory, stays."""
+    blocks = IdBlocks(settings.root)
+    blocks.acquire("former")
+    for uid in ("former", "present"):
+        (settings.overlay / uid / "main/0/upper").mkdir(parents=True)
+    settings.pod("present").mkdir(parents=True)
+    sandbox.tidy(settings)
+    assert sorted(os.listdir(settings.overlay)) == ["former", "present"]
+    sandbox.forget_former(settings, booted=time.time() + 60)
+    assert os.listdir(settings.overlay) == ["present"]
+    assert blocks.find("former") is None
+    sandbox.remove_tree(settings.overlay / "present")
+    settings.pod("present").rmdir()
 
 
 def test_a_living_pods_missing_link_and_cgroup_are_named(settings: Settings, cgroup: Cgroup) -> None:
