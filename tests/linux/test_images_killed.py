@@ -14,7 +14,7 @@ CHANGES, MOMENTS = (1, 1) if os.environ.get("RAWPOD_VM") else (3, 1)
 
 
 def test_whatever_a_kill_interrupts_can_be_done_again() -> None:
-    """All of the nearly 500 changes: `python -m tests.image_kills all 100 1`, which takes six minutes.
+    """All of the more than 600 changes: `python -m tests.image_kills all 100 1`, which takes ten minutes.
 
     Seen to fail with a layer's directory made in its place before it is full, without clear_unpacked(), and with leases
     of the dead kept.
