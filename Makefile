@@ -56,8 +56,15 @@ check-static:
 check-unit:
 	@$(PYTEST) -q tests/unit
 
+# Two processes, each the parent of what its containers leave behind.
 test-native: setup-test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target native-linux native-oci
+
+.PHONY: native-linux native-oci
+native-linux:
 	@$(call root_tests,tests/linux)
+
+native-oci:
 	@$(call root_tests,tests/oci)
 
 # The suite of the runtime-spec for rawpod-oci and its peers. crun manages cgroups where their controllers are on v2 alone.
