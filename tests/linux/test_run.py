@@ -124,7 +124,7 @@ def test_signals_are_passed_on(settings: Settings, rawpod: Rawpod) -> None:
 
 
 def test_the_third_interrupt_kills_a_payload_that_ignores_it(settings: Settings, rawpod: Rawpod) -> None:
-    command = arguments(settings, "run", "--rm", "host", "sh", "-c", "echo up; exec sleep 1000000")
+    command = arguments(settings, "run", "--rm", "host", "sh", "-c", "trap '' INT; echo up; exec sleep 1000000")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
