@@ -23,6 +23,8 @@ from tests.pods import Pods, container, pods
 
 __all__ = ["pods", "rawpod"]
 
+pytestmark = pytest.mark.userland
+
 SLEEP = "exec sleep 1000000"
 
 

@@ -25,6 +25,8 @@ from tests.linux.test_run import Rawpod, arguments, rawpod
 
 __all__ = ["rawpod"]
 
+pytestmark = pytest.mark.userland
+
 SLEEP = "exec sleep 1000000"
 
 

@@ -6,12 +6,16 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from runtime.settings import Settings
 from tests.images import busybox, make_image
 from tests.linux.test_run import Rawpod, rawpod
 from tests.pods import Pods, pods
 
 __all__ = ["pods", "rawpod"]
+
+pytestmark = pytest.mark.userland
 
 
 def test_run_obeys_the_configuration(rawpod: Rawpod, settings: Settings) -> None:

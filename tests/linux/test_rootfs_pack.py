@@ -18,6 +18,8 @@ from rootfs.layers.pack import PackError, pack, pack_union
 from rootfs.layers.unpack import unpack
 from tests.layers_lab import allocated, entries
 
+pytestmark = pytest.mark.userland
+
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep
 
 
