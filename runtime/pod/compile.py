@@ -17,6 +17,7 @@ from runtime import spec
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import environment, idblocks, image_config, quantities, users
 from runtime.pod.faults import shown
+from runtime.pod.hostnames import kernel_hostname
 from runtime.pod.objects import Capabilities, Container, Pod, ResourceRequirements, SecurityContext
 from runtime.pod.signals import signal_number
 from runtime.pod.users import Accounts, ResolvedUser
@@ -103,7 +104,7 @@ def compile_container(
     return spec.Config(
         oci_version=spec.OCI_VERSION,
         root=spec.Root(path="rootfs", readonly=bool(context.read_only_root_filesystem)),
-        hostname=pod_hostname(pod) if surroundings.namespaces.get("uts") == "" else "",
+        hostname=kernel_hostname(pod) if surroundings.namespaces.get("uts") == "" else "",
         mounts=_mounts(container, image, surroundings),
         process=spec.Process(
             terminal=container.tty,
@@ -117,7 +118,7 @@ def compile_container(
         linux=spec.Linux(
             namespaces=[
                 *(spec.Namespace(kind, path) for kind, path in surroundings.namespaces.items()),
-                *(spec.Namespace(kind) for kind in ("pid", "mount", "cgroup")),
+                *(spec.Namespace(kind) for kind in _own_namespaces(pod)),
             ],
             uid_mappings=_ids(surroundings),
             gid_mappings=_ids(surroundings),
@@ -131,9 +132,8 @@ def compile_container(
     )
 
 
-def pod_hostname(pod: Pod) -> str:
-    """The pod's host name: its own, or its name cut to the 63 characters that a label may have."""
-    return pod.spec.hostname or pod.metadata.name[:63].rstrip("-.")
+def _own_namespaces(pod: Pod) -> tuple[str, ...]:
+    return ("mount", "cgroup") if pod.spec.host_pid else ("pid", "mount", "cgroup")
 
 
 def resolve_user(pod: Pod, container: Container, image: ImageView) -> ResolvedUser:
@@ -190,7 +190,7 @@ def image_volumes(container: Container, image: ImageView) -> list[str]:
 def _variables(
     pod: Pod, container: Container, image: ImageView, user: ResolvedUser, env: Mapping[str, str]
 ) -> dict[str, str]:
-    variables = {"PATH": DEFAULT_PATH, "HOSTNAME": pod_hostname(pod)}
+    variables = {"PATH": DEFAULT_PATH, "HOSTNAME": kernel_hostname(pod)}
     if container.tty:
         variables["TERM"] = "xterm"
     for index, text in enumerate(image.env):

@@ -46,6 +46,9 @@ def _pod_spec(spec: PodSpec) -> None:
     spec.restart_policy = spec.restart_policy or "Always"
     if spec.termination_grace_period_seconds is None:
         spec.termination_grace_period_seconds = GRACE_PERIOD_SECONDS
+    spec.dns_policy = spec.dns_policy or "ClusterFirst"
+    if spec.enable_service_links is None:
+        spec.enable_service_links = True
     for container in spec.containers:
         _container(container, spec.host_network)
 

@@ -30,11 +30,11 @@ _BY_TYPE: dict[type, str] = {
         "supplementalGroupsPolicy"
     ),
     objects.PodSpec: (
-        "initContainers ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig "
-        "dnsPolicy enableServiceLinks hostIPC hostPID hostnameOverride nodeSelector os "
+        "initContainers ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken "
+        "hostnameOverride os "
         "overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
-        "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName setHostnameAsFQDN "
-        "shareProcessNamespace subdomain tolerations topologySpreadConstraints"
+        "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName "
+        "shareProcessNamespace topologySpreadConstraints"
     ),
     objects.DeploymentSpec: "paused progressDeadlineSeconds",
     objects.DeploymentStrategy: "rollingUpdate",
@@ -52,7 +52,14 @@ _KINDS = (
 UNSUPPORTED_KINDS = frozenset(_KINDS.split())
 """Kubernetes' other kinds, so that a Service is called unsupported and a Deploment misspelt."""
 
-_SAME_AS_OURS = {"dnsPolicy": "Default", "procMount": "Default", "mountPropagation": "None"}
+_SAME_AS_OURS = {
+    "procMount": "Default",
+    "mountPropagation": "None",
+    "os": {"name": "linux"},
+    "preemptionPolicy": "PreemptLowerPriority",
+    "priority": 0,
+    "schedulerName": "default-scheduler",
+}
 
 
 def asks_for_nothing(name: str, value: object) -> bool:

@@ -14,6 +14,7 @@ _QUALIFIED = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?\Z")
 _PORT = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*\Z")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+\Z")
 _VARIABLE = re.compile(r"[ -<>-~]+\Z")
+_RESOLVER_WORD = re.compile(r"[-._a-zA-Z0-9]{1,255}\Z")
 _UID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 
 _SUBDOMAIN_RULE = (
@@ -73,6 +74,17 @@ def address(text: str) -> str | None:
     except ValueError:
         return "an address as 10.0.0.1"
     return None
+
+
+def search_domain(text: str) -> str | None:
+    """A domain of resolv.conf(5): with a dot at its end or not, with underscores, or "." for the root alone."""
+    right = text == "." or subdomain(text.removesuffix(".").replace("_", "a")) is None
+    return None if right else "a domain as ns.svc.example, in lower case"
+
+
+def resolver_word(text: str) -> str | None:
+    """An option's name or value in resolv.conf(5): a line break or a space would begin something else."""
+    return None if _RESOLVER_WORD.match(text) else "at most 255 letters, digits, '-', '_' and '.', as ndots"
 
 
 SAFE_SYSCTLS = (

@@ -25,6 +25,7 @@ from runtime.pod.meta import (
     Timestamp,
     always,
 )
+from runtime.pod.objects_pod import PodDNSConfig, PodDNSConfigOption, Toleration
 from runtime.pod.objects_volumes import (
     ConfigMapVolumeSource,
     EmptyDirVolumeSource,
@@ -83,6 +84,8 @@ __all__ = [
     "ObjectMeta",
     "OwnerReference",
     "Pod",
+    "PodDNSConfig",
+    "PodDNSConfigOption",
     "PodIP",
     "PodSecurityContext",
     "PodSpec",
@@ -103,6 +106,7 @@ __all__ = [
     "StatusDetails",
     "Sysctl",
     "Timestamp",
+    "Toleration",
     "Volume",
     "VolumeMount",
     "dump",
@@ -256,12 +260,21 @@ class PodSpec(KubernetesStruct):
     restart_policy: str = ""
     termination_grace_period_seconds: int | None = None
     hostname: str = ""
+    subdomain: str = ""
+    set_hostname_as_fqdn: bool | None = msgspec.field(default=None, name="setHostnameAsFQDN")
     host_network: bool = False
+    host_pid: bool = msgspec.field(default=False, name="hostPID")
+    host_ipc: bool = msgspec.field(default=False, name="hostIPC")
     host_users: bool | None = None
     host_aliases: list[HostAlias] = []
     security_context: PodSecurityContext | None = None
     image_pull_secrets: list[LocalObjectReference] = []
     node_name: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
+    dns_policy: str = ""
+    dns_config: PodDNSConfig | None = None
+    enable_service_links: bool | None = None
 
 
 class Pod(KubernetesStruct):

@@ -36,11 +36,11 @@ from runtime.pod.compile import (
     capabilities_of,
     compile_container,
     image_volumes,
-    pod_hostname,
     resolve_health,
     resolve_stop_signal,
 )
 from runtime.pod.environment import Sources
+from runtime.pod.hostnames import fqdn, kernel_hostname, pod_hostname
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
 from runtime.pod.objects import ConfigMap, Container, Pod, Secret, Volume
@@ -82,7 +82,6 @@ class Blueprint:
         self.pod = pod
         self.places = sandbox.Places(settings, pod.metadata.uid)
         self.network = pod_annotations.network(pod)
-        self.hostname = pod_hostname(pod)
         self._settings, self._hierarchy = settings, hierarchy
         self._values = values
         self._sources = Sources(values.config_maps, values.secrets)
@@ -139,14 +138,21 @@ class Blueprint:
                 self._limits(),
             ),
             *([sandbox.IdBlock(self.places)] if self._own_users else []),
-            sandbox.Namespaces(self.places, self._namespaces(), self.hostname, self._own_users),
         ]
+        name = kernel_hostname(self.pod)
+        if kinds := self._namespaces():
+            operations.append(sandbox.Namespaces(self.places, kinds, name, self._own_users))
         if self.network == "pod":
             operations.append(sandbox.AttachNetwork(self.places, self._ports()))
         aliases = tuple((alias.ip, tuple(alias.hostnames)) for alias in self.pod.spec.host_aliases)
-        operations.append(sandbox.EtcFiles(self.places, self.hostname, self.network, aliases))
+        names = tuple(dict.fromkeys(filter(None, (fqdn(self.pod), pod_hostname(self.pod)))))
+        asked = self.pod.spec
+        operations.append(
+            sandbox.EtcFiles(self.places, name, names, self.network, aliases, asked.dns_policy, asked.dns_config)
+        )
         owner = PodRoot(self.places.id_blocks, self.places.uid) if self._own_users else HOST_ROOT
-        operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777, owner=owner))
+        if not self.pod.spec.host_ipc:
+            operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777, owner=owner))
         operations += volumes.operations(
             self.pod, self._sources, self.places.memory_volumes, self._disk_volumes(), owner
         )
@@ -162,7 +168,8 @@ class Blueprint:
 
     def _namespaces(self) -> tuple[str, ...]:
         # With the host's network goes the host's name, as in Kubernetes.
-        return ("ipc",) if self.network == "host" else ("net", "ipc", "uts")
+        kinds = ("ipc",) if self.network == "host" else ("net", "ipc", "uts")
+        return tuple(kind for kind in kinds if not (kind == "ipc" and self.pod.spec.host_ipc))
 
     def _ports(self) -> tuple[tuple[str, int, int, str], ...]:
         return tuple(
@@ -291,7 +298,9 @@ class Blueprint:
         return volumes.directory_of(volume, self.places.memory_volumes, self._disk_volumes())
 
     def _shm(self) -> Path:
-        # Volumes' names never begin with a dot.
+        # Shared memory goes with the ipc namespace. Volumes' names never begin with a dot.
+        if self.pod.spec.host_ipc:
+            return Path("/dev/shm")
         return self.places.memory_volumes / ".shm"
 
     def discard(self, index: int, attempt: int) -> None:

@@ -25,12 +25,14 @@ from netns.loopback import raise_loopback
 from rootfs.idmap import IdMaps, write_maps
 from runtime.channel import Channel, error_from
 from runtime.pod import idblocks
+from runtime.pod.dns import resolv_conf
 from runtime.pod.idblocks import IdBlocks
 from runtime.settings import Settings
 from runtime.user_namespace import BecomeRoot
 
 if TYPE_CHECKING:
     from netns.attach import Network
+    from runtime.pod.objects_pod import PodDNSConfig
 
 _FLAGS = {"net": process.CLONE_NEWNET, "ipc": process.CLONE_NEWIPC, "uts": process.CLONE_NEWUTS}
 
@@ -262,8 +264,11 @@ class EtcFiles(Operation):
 
     places: Places
     hostname: str
+    names: tuple[str, ...]
     network: str
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    dns_policy: str = "Default"
+    dns_config: PodDNSConfig | None = None
 
     def describe(self) -> str:
         return f"write hosts, hostname, resolv.conf to {self.places.directory / 'etc'}"
@@ -285,9 +290,9 @@ class EtcFiles(Operation):
             address = lease.address
         resolvers = _text_of(Path("/etc/resolv.conf")) if self.network == "host" else host_resolv_conf()
         return {
-            "hosts": hosts_file(self.hostname, address, self.aliases),
+            "hosts": hosts_file(" ".join(self.names), address, self.aliases),
             "hostname": f"{self.hostname}\n",
-            "resolv.conf": resolvers,
+            "resolv.conf": resolv_conf(resolvers, self.dns_policy, self.dns_config),
         }
 
 

@@ -22,6 +22,7 @@ from runtime.pod.objects import (
     Volume,
 )
 from runtime.pod.validate_container import absolute_path, container_faults, identity_faults, seccomp_faults
+from runtime.pod.validate_placement import placement_faults
 
 HOST_PATH_TYPES = (
     "",
@@ -44,16 +45,10 @@ def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, 
     grace = spec.termination_grace_period_seconds
     if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
         yield Fault((*path, "terminationGracePeriodSeconds"), f"{grace} is out of range", f"0 to {MAX_GRACE_SECONDS}")
-    if spec.hostname and (rule := names.label(spec.hostname)):
-        yield Fault((*path, "hostname"), f"{shown(spec.hostname)} is not a host's name", rule)
-    if spec.node_name and (rule := names.subdomain(spec.node_name)):
-        yield Fault((*path, "nodeName"), f"{shown(spec.node_name)} is not a node's name", rule)
-    if spec.host_users is False and spec.host_network:
-        # Kubernetes' own rule: the host's network belongs to the host's users.
-        yield Fault((*path, "hostUsers"), "false does not go with hostNetwork: true", "one of them")
+    yield from placement_faults(spec, path)
     yield from _host_aliases(spec, (*path, "hostAliases"))
     if spec.security_context:
-        yield from _security(spec.security_context, spec.host_network, (*path, "securityContext"))
+        yield from _security(spec.security_context, spec, (*path, "securityContext"))
     yield from _volumes(spec.volumes, (*path, "volumes"))
     for index, secret in enumerate(spec.image_pull_secrets):
         if rule := names.subdomain(secret.name):
@@ -143,7 +138,7 @@ def _host_aliases(spec: PodSpec, path: Path) -> Iterator[Fault]:
                 yield Fault((*path, index, "hostnames", number), f"{shown(hostname)} is not a host's name", rule)
 
 
-def _security(context: PodSecurityContext, host_network: bool, path: Path) -> Iterator[Fault]:
+def _security(context: PodSecurityContext, spec: PodSpec, path: Path) -> Iterator[Fault]:
     yield from identity_faults(context.run_as_user, context.run_as_group, context.run_as_non_root, path)
     if context.seccomp_profile:
         yield from seccomp_faults(context.seccomp_profile, (*path, "seccompProfile"))
@@ -156,9 +151,12 @@ def _security(context: PodSecurityContext, host_network: bool, path: Path) -> It
         name = sysctl.name.replace("/", ".")
         if rule := names.sysctl(sysctl.name):
             yield Fault((*place, "name"), f"{shown(sysctl.name)} is not among the safe kernel parameters", rule)
-        elif host_network and name.startswith("net."):
+        elif spec.host_network and name.startswith("net."):
             wrong = f"{shown(sysctl.name)} would change the host's network"
             yield Fault((*place, "name"), wrong, "remove it, or hostNetwork")
+        elif spec.host_ipc and not name.startswith("net."):
+            wrong = f"{shown(sysctl.name)} would change the host's ipc namespace"
+            yield Fault((*place, "name"), wrong, "remove it, or hostIPC")
         if rule := names.sysctl_value(sysctl.value):
             yield Fault((*place, "value"), f"{shown(sysctl.value)} is no value for a kernel parameter", rule)
         if name in seen:

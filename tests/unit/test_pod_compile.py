@@ -10,7 +10,8 @@ from kernel.errors import BadInput
 from runtime import spec
 from runtime.checks.config import check
 from runtime.pod import environment, manifest, objects
-from runtime.pod.compile import DEFAULT_CAPABILITIES, ImageView, Surroundings, compile_container, pod_hostname
+from runtime.pod.compile import DEFAULT_CAPABILITIES, ImageView, Surroundings, compile_container
+from runtime.pod.hostnames import pod_hostname
 from runtime.pod.quantities import memory_bytes
 from runtime.pod.run_options import pod_from_run_options
 from runtime.pod.users import Accounts
@@ -284,11 +285,6 @@ def test_run_as_non_root_refuses_root_and_names_and_shows_the_uid(of_image: str,
     with pytest.raises(BadInput, match=said):
         compiled(not_root, image=IMAGE.replace(user=of_image))
     assert process(compiled(not_root, image=IMAGE.replace(user="1000"))).user.uid == 1000
-
-
-def test_host_names_fit_the_kernel() -> None:
-    long = objects.Pod(metadata=objects.ObjectMeta(name="a" * 62 + "-b"))
-    assert pod_hostname(long) == "a" * 62
 
 
 def run(**options: Any) -> objects.Pod:

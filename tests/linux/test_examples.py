@@ -1,0 +1,84 @@
+"""Every manifest of examples/pods, run: what its first line says is what one sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runtime.pod import manifest, objects
+from tests.pods import Pods, RunningPod, pods, settings_on_disk
+
+pytestmark = pytest.mark.userland
+
+__all__ = ["pods", "settings_on_disk"]
+
+EXAMPLES = Path(__file__).parents[2] / "examples/pods"
+
+
+def start(pods: Pods, name: str) -> RunningPod:
+    """The pod of an example, with the ConfigMaps and Secrets beside it."""
+    values: dict[str, dict[str, object]] = {"ConfigMap": {}, "Secret": {}}
+    found: list[objects.Pod] = []
+    for document in manifest.load([EXAMPLES / f"{name}.yaml"]):
+        if isinstance(document.object, objects.Pod):
+            found.append(document.object)
+        elif document.object.kind in values:
+            values[document.object.kind][document.object.metadata.name] = msgspec.to_builtins(document.object)
+    (pod,) = found
+    spec = msgspec.to_builtins(pod.spec)
+    metadata = msgspec.to_builtins(pod.metadata)
+    metadata.pop("name")
+    containers = spec.pop("containers")
+    return pods.start(*containers, name=pod.metadata.name, values=values, metadata=metadata, **spec)
+
+
+def printed(pods: Pods, name: str) -> str:
+    """What the container of an example that ends by itself has printed."""
+    pod = start(pods, name)
+    assert pod.ended()["phase"] == "Succeeded", (pod.status, pod.log("main"))
+    return pod.log("main")
+
+
+def dns(pods: Pods) -> None:
+    assert printed(pods, "dns").splitlines() == [
+        "search ns1.svc.cluster.local my.dns.search.suffix",
+        "nameserver 192.0.2.53",
+        "options ndots:2 edns0",
+    ]
+
+
+def fqdn(pods: Pods) -> None:
+    name, *hosts = printed(pods, "fqdn").splitlines()
+    assert name == "busybox-1.busybox-subdomain.default.svc.cluster.local"
+    assert hosts[-1].split()[1:] == [name, "busybox-1"]
+
+
+def host_namespaces(pods: Pods) -> None:
+    pid, ipc, others = printed(pods, "host-namespaces").splitlines()
+    assert (pid, ipc) == (os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self/ns/ipc"))
+    assert others == "sees others"
+
+
+def node_selector(pods: Pods) -> None:
+    assert printed(pods, "node-selector") == "chosen\n"
+
+
+SEEN: dict[str, Callable[[Pods], None]] = {
+    "dns": dns,
+    "fqdn": fqdn,
+    "host-namespaces": host_namespaces,
+    "node-selector": node_selector,
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_an_example_shows_what_it_says(pods: Pods, name: str) -> None:
+    SEEN[name](pods)
+
+
+def test_every_example_is_run() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == set(SEEN)
