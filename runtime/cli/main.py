@@ -40,7 +40,7 @@ SECTIONS = (
             Entry("ps", "runtime.cli.pods:ps", "List running containers."),
             Entry("exec", "runtime.cli.exec:exec_", "Run a command in a running container."),
             Entry("cp", "runtime.cli.cp:cp", "Copy files into and out of containers."),
-            Entry("logs", "runtime.cli.pods:logs", "Print what a container wrote."),
+            Entry("logs", "runtime.cli.logs:logs", "Print what containers wrote."),
             Entry("stop", "runtime.cli.pods:stop", "End pods, politely first."),
             Entry("kill", "runtime.cli.pods:kill", "Send a signal to a container."),
             Entry("rm", "runtime.cli.pods:rm", "Remove ended pods."),

@@ -1,10 +1,9 @@
-"""`rawpod ps`, `logs`, `stop`, `kill`, `rm`, `inspect`, `stats`: pods on this machine, whoever started them.
+"""`rawpod ps`, `stop`, `kill`, `rm`, `inspect`, `stats`: pods on this machine, whoever started them.
 
 They read the pods' directories and talk to the pods' monitors; a supervisor is asked only about pods that are its own.
 """
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -29,19 +28,20 @@ def ps(settings: Settings, everything: bool, output: str) -> None:
     """
     statuses = directory.statuses(settings)
     if output == "json":
-        shown = [status for status in statuses.values() if everything or _is_running(status)]
+        shown = [status for status in statuses.values() if everything or is_running(status)]
         click.echo(json.dumps(shown, indent=2))
         return
     rows = [
         row
         for uid, status in statuses.items()
-        for row in _rows(uid, status, directory.monitor_alive(status) or not _is_running(status))
+        for row in _rows(uid, status, directory.monitor_alive(status) or not is_running(status))
         if everything or row[4].startswith("running")
     ]
     _table(("NAME", "UID", "IMAGE", "COMMAND", "STATUS", "RESTARTS", "ADDRESS"), rows)
 
 
-def _is_running(status: Json) -> bool:
+def is_running(status: Json) -> bool:
+    """Whether the pod is not over: a container of it runs or will."""
     return status.get("phase") not in ("Succeeded", "Failed")
 
 
@@ -90,45 +90,6 @@ def load(settings: Settings, name: str) -> tuple[str, str | None, Json]:
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until the pod ends.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@click.option("-c", "--container", metavar="NAME", help="Which container of the pod.")
-@click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")
-@click.argument("name", metavar="POD[/CONTAINER]")
-@click.pass_obj
-def logs(
-    settings: Settings, follow: bool, tail: int | None, container: str | None, timestamps: bool, name: str
-) -> None:
-    """Print what a container wrote: its standard output to the standard output, its errors to the standard error."""
-    import os
-
-    from runtime.pod import logread
-    from runtime.pod.logs import LogDirectory
-
-    uid, named, status = load(settings, name)
-    container = directory.choose_container(status, container or named)
-    meta = status["rawpod"]["metadata"]
-    where = LogDirectory.of(settings.logs, meta["namespace"], meta["name"], uid, container)
-    if follow:
-        os.close(where.open())
-        pod = settings.pod(uid)
-
-        def ended() -> bool:
-            now = directory.read_status(pod)
-            return now is None or not _is_running(now) or not directory.monitor_alive(now)
-
-        entries = logread.follow(where.path, tail=tail, watched=pod, ended=ended)
-    else:
-        entries = logread.read(where.path, tail=tail)
-    streams = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
-    for entry in entries:
-        stream = streams[entry.stream]
-        stream.write(f"{entry.time} ".encode() + entry.output if timestamps else entry.output)
-        if follow:
-            stream.flush()
-
-
-@click.command()
 @click.option("-t", "--time", "grace", type=click.FloatRange(min=0), metavar="S", help="Seconds between TERM and KILL.")
 @click.argument("names", metavar="POD…", nargs=-1, required=True)
 @click.pass_obj
@@ -147,7 +108,7 @@ def stop(settings: Settings, grace: float | None, names: tuple[str, ...]) -> Non
                 f"pod {directory.pod_name(status)!r} is kept by the supervisor, which would replace it",
                 remedy="`rawpod scale` or `rawpod delete` what it belongs to, or `rawpod rm` to have it replaced",
             )
-        if _is_running(status):
+        if is_running(status):
             control.request(settings.pod(uid), {"do": "stop", "grace": grace})
         click.echo(name)
 
@@ -189,7 +150,7 @@ def rm(settings: Settings, force: bool, names: tuple[str, ...]) -> None:
         status = directory.read_status(settings.pod(uid))
         if status is not None and status["rawpod"].get("owner") == "supervisor":
             _delete_through_the_door(settings, status, force)
-        elif status is not None and _is_running(status) and directory.monitor_alive(status) and not force:
+        elif status is not None and is_running(status) and directory.monitor_alive(status) and not force:
             raise Conflict(f"pod {name!r} is running", remedy=f"`rawpod stop {name}` first, or `rawpod rm -f {name}`")
         else:
             from runtime.pod import sandbox

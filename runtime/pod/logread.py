@@ -2,13 +2,20 @@
 
 import contextlib
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from kernel.record import Record
 from runtime.pod.logs import parse_name
 
 _CHUNK = 256 * 1024
+
+# Files that a reader who falls behind keeps open although they were rotated away: 160 MiB at the usual size.
+_KEPT_OPEN = 16
+_GAP = b"rawpod: the log was rotated faster than it was read, lines are missing here"
 
 
 class Entry(NamedTuple):
@@ -67,11 +74,10 @@ class _Cursor:
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.inode = os.fstat(self.fd).st_ino
+        self.attempt = path.name.partition(".")[0]
+        self.after_gap = False
         self._rest = b""
-
-    @property
-    def inode(self) -> int:
-        return os.fstat(self.fd).st_ino
 
     def go_back(self, lines: int) -> int:
         """Begin with the last `lines` lines; how many there are."""
@@ -79,9 +85,10 @@ class _Cursor:
         os.lseek(self.fd, offset, os.SEEK_SET)
         return count
 
-    def entries(self) -> Iterator[Entry]:
-        """Everything up to the present end."""
+    def entries(self, before_chunk: Callable[[], None] = lambda: None) -> Iterator[Entry]:
+        """Everything up to the present end; `before_chunk` is called again and again on the way."""
         while data := os.read(self.fd, _CHUNK):
+            before_chunk()
             lines = (self._rest + data).split(b"\n")
             self._rest = lines.pop()
             yield from (entry for line in lines if (entry := parse(line)) is not None)
@@ -90,60 +97,92 @@ class _Cursor:
         os.close(self.fd)
 
 
-def read(directory: Path, *, tail: int | None = None) -> Iterator[Entry]:
-    """The entries of the latest attempt, all of them or the last `tail` lines."""
+def read(directory: Path, *, tail: int | None = None, back: int = 0) -> Iterator[Entry]:
+    """The entries of the latest attempt or of the one `back` before it, all of them or the last `tail` lines."""
     with contextlib.closing(Reader(directory)) as reader:
-        yield from reader.begin(tail)
+        yield from reader.begin(tail, back)
 
 
-def _latest_attempt(directory: Path) -> list[Path]:
-    paths = files(directory)
-    attempt = paths[-1].name.partition(".")[0] if paths else ""
-    return [path for path in paths if path.name.partition(".")[0] == attempt]
+def attempts(directory: Path) -> list[int]:
+    """The numbers of the attempts that there are logs of, latest first."""
+    parsed = (parse_name(path.name) for path in files(directory))
+    return sorted({one[0] for one in parsed if one is not None}, reverse=True)
+
+
+def _of_attempt(directory: Path, back: int) -> list[Path]:
+    numbers = attempts(directory)[back : back + 1]
+    return [path for path in files(directory) if numbers and path.name.startswith(f"{numbers[0]}.log")]
+
+
+class Source(Record):
+    """A container's log to follow.
+
+    `ended` is asked whenever something changed in the log directory or in `watched`, the directory whose files tell
+    the container's state; entries written before it became true are still delivered.
+    """
+
+    directory: Path
+    watched: Path | None
+    ended: Callable[[], bool]
 
 
 def follow(
     directory: Path, *, tail: int | None = None, watched: Path | None = None, ended: Callable[[], bool] = lambda: False
 ) -> Iterator[Entry]:
-    """As `read`, then what is written from now on, over rotations and restarts, until `ended()`.
+    """As `read`, then what is written from now on, over rotations and restarts, until `ended()`."""
+    for _, entry in follow_all([Source(directory, watched, ended)], tail=tail):
+        yield entry
 
-    `ended` is asked whenever something changed in the log directory or in `watched`, the directory whose files tell
-    the container's state; entries written before it became true are still delivered.
-    """
+
+def follow_all(sources: list[Source], *, tail: int | None = None) -> Iterator[tuple[Source, Entry]]:
+    """Several logs at once, each as `follow` does, until all have ended."""
     from kernel import inotify
 
     notify = inotify.inotify_init1()
-    reader = Reader(directory)
+    live = [(source, Reader(source.directory)) for source in sources]
     try:
-        mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
-        inotify.inotify_add_watch(notify, directory, mask)
-        if watched is not None and watched.is_dir():
-            inotify.inotify_add_watch(notify, watched, inotify.IN_MOVED_TO | inotify.IN_DELETE | inotify.IN_DELETE_SELF)
-        yield from reader.begin(tail)
-        while True:
-            over = ended()
-            yield from reader.drain()
-            if over:
-                return
-            inotify.read_changes(notify)
+        for source in sources:
+            mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
+            inotify.inotify_add_watch(notify, source.directory, mask)
+            if source.watched is not None and source.watched.is_dir():
+                mask = inotify.IN_MOVED_TO | inotify.IN_DELETE | inotify.IN_DELETE_SELF
+                inotify.inotify_add_watch(notify, source.watched, mask)
+        for source, reader in live:
+            for entry in reader.begin(tail):
+                yield source, entry
+        while live:
+            for source, reader in list(live):
+                over = source.ended()
+                for entry in reader.drain():
+                    yield source, entry
+                if over:
+                    reader.close()
+                    live.remove((source, reader))
+            if live:
+                inotify.read_changes(notify)
     finally:
-        reader.close()
+        for _, reader in live:
+            reader.close()
         os.close(notify)
 
 
 class Reader:
-    """Goes through a container's files from older to younger; `_cursor` is in the youngest one reached."""
+    """Goes through a container's files from older to younger; `_cursor` is in the oldest one not read to its end.
+
+    Younger files are opened as they are noticed, also while one is read: what is open can be rotated away.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._cursor: _Cursor | None = None
+        self._younger: deque[_Cursor] = deque()
 
-    def begin(self, tail: int | None) -> Iterator[Entry]:
-        """The latest attempt up to its present end, or the last `tail` lines of it."""
+    def begin(self, tail: int | None, back: int = 0) -> Iterator[Entry]:
+        """The latest attempt (or the one `back` before it) up to its present end, or the last `tail` lines of it."""
         cursors: list[_Cursor] = []
         try:
             wanted = tail
-            for path in reversed(_latest_attempt(self._directory)):
+            for path in reversed(_of_attempt(self._directory, back)):
                 if cursors and wanted is not None and wanted <= 0:
                     break
                 with contextlib.suppress(FileNotFoundError):  # rotated away meanwhile
@@ -162,43 +201,50 @@ class Reader:
         """Everything there is now, in younger files, too."""
         while True:
             # Looked up before reading: a file that has a younger one by now receives nothing after the read below.
-            younger = _younger(self._directory, self._cursor)
+            self.notice()
+            over = bool(self._younger)
             if self._cursor is not None:
-                yield from self._cursor.entries()
-            if younger is None:
+                yield from self._cursor.entries(self.notice)
+            if not over:
                 return
-            self._go_on_with(*younger)
+            cursor = self._younger.popleft()
+            self._go_on(cursor)
+            if cursor.after_gap:
+                yield Entry(_now(), "stderr", True, _GAP)
 
-    def _go_on_with(self, inode: int, path: Path) -> None:
-        """Go on with that file; with nothing if another has its name by now, so that the caller looks once more."""
-        with contextlib.suppress(FileNotFoundError):
-            cursor = _Cursor(path)
-            if cursor.inode == inode:
-                self._go_on(cursor)
-            else:
-                cursor.close()
+    def notice(self) -> None:
+        """Open the files that came after the youngest one known, as long as there are not too many."""
+        while len(self._younger) < _KEPT_OPEN:
+            known = self._younger[-1] if self._younger else self._cursor
+            order = _order(self._directory)
+            inodes = [inode for inode, _ in order]
+            at = inodes.index(known.inode) + 1 if known is not None and known.inode in inodes else 0
+            if at == len(order):
+                return
+            with contextlib.suppress(FileNotFoundError):
+                cursor = _Cursor(order[at][1])
+                if cursor.inode == order[at][0]:
+                    # The youngest one known was rotated out of existence, and others may have been with it.
+                    cursor.after_gap = known is not None and at == 0 and cursor.attempt == known.attempt
+                    self._younger.append(cursor)
+                else:  # another has its name by now: look once more
+                    cursor.close()
 
     def _go_on(self, cursor: _Cursor) -> None:
-        self.close()
+        if self._cursor is not None:
+            self._cursor.close()
         self._cursor = cursor
 
     def close(self) -> None:
-        if self._cursor is not None:
-            self._cursor.close()
-            self._cursor = None
+        for cursor in (self._cursor, *self._younger):
+            if cursor is not None:
+                cursor.close()
+        self._cursor = None
+        self._younger.clear()
 
 
-def _younger(directory: Path, cursor: _Cursor | None) -> tuple[int, Path] | None:
-    """Inode and name of the file after the one being read.
-
-    The oldest there is, when the one being read was rotated out of existence.
-    """
-    order = _order(directory)
-    inodes = [inode for inode, _ in order]
-    if cursor is None or cursor.inode not in inodes:
-        return order[0] if order else None
-    following = inodes.index(cursor.inode) + 1
-    return order[following] if following < len(order) else None
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000000Z", time.gmtime())
 
 
 def _order(directory: Path) -> list[tuple[int, Path]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from aiohttp import web
 
 from kernel import inotify
-from kernel.errors import BadInput, NotFound, NotSupported
+from kernel.errors import BadInput, NotFound
 from runtime.pod import logread
+from runtime.pod.logoptions import LogOptions, Shown, attempts_back, before_now, moment
 from runtime.pod.logs import LogDirectory
 from runtime.settings import Settings
 from runtime.supervisor.meta import finished, terminating
@@ -24,7 +25,10 @@ _BATCH = 64 * 1024
 def container_of(pod: Object, wanted: str | None) -> str:
     """The container meant: the one named, or the only one. Raises BadInput, NotFound."""
     names = [container["name"] for container in pod["spec"]["containers"]]
-    if wanted is None and len(names) > 1:
+    if wanted is not None:
+        others = ("initContainers", "ephemeralContainers")
+        names += [container["name"] for key in others for container in pod["spec"].get(key) or ()]
+    elif len(names) > 1:
         raise BadInput("the pod has several containers", remedy=f"name one: {', '.join(names)}")
     if wanted is not None and wanted not in names:
         raise NotFound(f'no container "{wanted}" in the pod', remedy=f"it has {', '.join(names)}")
@@ -35,32 +39,47 @@ async def stream(
     request: web.Request, store: Store, settings: Settings, pod: Object, query: Query
 ) -> web.StreamResponse:
     """Answers with the log of one container as text."""
-    if query.flag("previous"):
-        raise NotSupported(
-            "previous", remedy="the log of the latest attempt is served; earlier ones are in the log files"
-        )
     metadata = pod["metadata"]
     name = container_of(pod, query.text("container"))
     path = LogDirectory.of(settings.logs, metadata["namespace"], metadata["name"], metadata["uid"], name).path
-    tail, times, follow = query.number("tailLines"), query.flag("timestamps"), query.flag("follow")
+    tail, shown, previous = query.number("tailLines"), Shown(_options(query)), query.flag("previous")
+    back = attempts_back(_status_of(pod, name), previous)
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
     await response.prepare(request)
     with contextlib.suppress(ConnectionError):
-        if follow:
+        if query.flag("follow") and not previous:
             async with _Following(store, pod, path) as following:
-                while await following.more():
-                    await _send(response, following.entries(tail), times)
+                while not shown.done and await following.more():
+                    await _send(response, following.entries(tail), shown)
         else:
-            await _send(response, logread.read(path, tail=tail), times)
+            await _send(response, logread.read(path, tail=tail, back=back), shown)
     return response
 
 
-async def _send(response: web.StreamResponse, entries: Iterator[logread.Entry], times: bool) -> None:
+def _options(query: Query) -> LogOptions:
+    seconds, since, limit = query.number("sinceSeconds"), query.text("sinceTime"), query.number("limitBytes")
+    if seconds is not None and since is not None:
+        raise BadInput("sinceSeconds and sinceTime at once", remedy="leave one of them out")
+    for name, value in (("sinceSeconds", seconds), ("limitBytes", limit)):
+        if value == 0:
+            raise BadInput(f'{name} "0"', remedy="a whole number, 1 or more")
+    start = moment(since) if since else before_now(seconds) if seconds else None
+    return LogOptions(since=start, limit=limit, timestamps=query.flag("timestamps"))
+
+
+def _status_of(pod: Object, container: str) -> Object:
+    status = pod.get("status") or {}
+    keys = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    entries = (entry for key in keys for entry in status.get(key) or ())
+    return next((entry for entry in entries if entry["name"] == container), {"name": container})
+
+
+async def _send(response: web.StreamResponse, entries: Iterator[logread.Entry], shown: Shown) -> None:
     batch = bytearray()
     for entry in entries:
-        if times:
-            batch += entry.time.encode() + b" "
-        batch += entry.output
+        batch += shown.text(entry)
+        if shown.done:
+            break
         if len(batch) > _BATCH:
             await response.write(bytes(batch))
             batch.clear()

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "apply": _WRITE,
     "delete": _DELETE,
     "deletecollection": _DELETE | _LIST,
-    "log": {"container", "follow", "tailLines", "timestamps", "previous"},
+    "log": {"container", "follow", "tailLines", "timestamps", "previous", "sinceSeconds", "sinceTime", "limitBytes"},
     "other": set(),
 }
 

@@ -195,6 +195,10 @@ def test_detached_pods_are_listed_read_entered_and_ended(rawpod: Rawpod, setting
     assert "web" in rawpod("ps").stdout
     assert rawpod("logs", "web").stdout == "one\ntwo\n"
     assert rawpod("logs", "--tail", "1", uid[:8]).stdout == "two\n"
+    some = rawpod("logs", "--prefix", "--since", "1h", "--limit-bytes", "6", "web").stdout
+    assert some == "[pod/web/web] one\n[pod/web/web] tw"
+    assert rawpod("logs", "--since-time", "2100-01-01T00:00:00Z", "web").stdout == ""
+    assert "not found" in rawpod("logs", "--previous", "web", check=2).stderr
     assert rawpod("exec", "web", "sh", "-c", "echo in $HOSTNAME; exit 5", check=5).stdout == "in web\n"
     assert rawpod("exec", "-i", "web", "cat", stdin="text").stdout == "text"
     assert "nonesuch" in rawpod("exec", "web", "nonesuch", check=127).stderr

@@ -325,6 +325,11 @@ def test_the_log_of_a_container(door: Door) -> None:
         read("GET", f"{PODS}/p/log", container="d")
     with pytest.raises(BadInput, match="previous"):
         read("GET", f"{PODS}/p/log", previous="true")
+    assert read("GET", f"{PODS}/p/log", limitBytes=5).body() == b"one\nt"
+    assert read("GET", f"{PODS}/p/log", sinceSeconds=3600).body() == b"one\ntwo\nthree\n"
+    assert read("GET", f"{PODS}/p/log", sinceTime="2100-01-01T00:00:00Z").body() == b""
+    with pytest.raises(BadInput, match="at once"):
+        read("GET", f"{PODS}/p/log", sinceTime="2100-01-01T00:00:00Z", sinceSeconds=1)
 
 
 def without_version(item: Object) -> Object:

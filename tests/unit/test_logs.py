@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput, RawpodError
-from runtime.pod import logread, logs
+from runtime.pod import logoptions, logread, logs
 from runtime.pod.logs import LINE_LIMIT, LogDirectory, LogWriter
 
 
@@ -158,3 +158,106 @@ def test_remove_finds_the_directory_by_uid(directory: LogDirectory, tmp_path: Pa
     assert not directory.path.exists()
     assert other.path.exists()
     logs.remove(tmp_path / "log", "8f14")
+
+
+def test_a_reader_that_is_slower_than_the_writer_gets_every_line_of_the_files_it_could_open(
+    directory: LogDirectory,
+) -> None:
+    """Fails without the deque of open files: two files are kept here, and ten go by while one is read."""
+    writer = LogWriter(directory, 0, max_size=1000, max_files=2)
+    numbers = iter(range(1_000_000))
+
+    def fill_a_file() -> None:
+        for _ in range(20):
+            writer.write("stdout", b"%d\n" % next(numbers))
+
+    fill_a_file()
+    reader = logread.Reader(directory.path)
+    seen = [entry.text for entry in reader.begin(None)]
+    for entry in reader.drain():
+        seen.append(entry.text)
+    for _ in range(10):
+        fill_a_file()
+        reader.notice()
+    writer.close()
+    seen += [entry.text for entry in reader.drain()]
+    reader.close()
+    assert seen == [b"%d" % number for number in range(220)]
+
+
+def test_a_reader_that_slept_over_all_files_says_that_lines_are_missing(directory: LogDirectory) -> None:
+    writer = LogWriter(directory, 0, max_size=1000, max_files=2)
+    writer.write("stdout", b"first\n")
+    reader = logread.Reader(directory.path)
+    seen = [entry.text for entry in reader.begin(None)]
+    for number in range(300):
+        writer.write("stdout", b"%d\n" % number)
+    writer.close()
+    seen += [entry.text for entry in reader.drain()]
+    reader.close()
+    assert seen[0] == b"first" and seen[-1] == b"299"
+    assert sum(b"lines are missing" in text for text in seen) == 1
+
+
+def test_a_fast_writer_is_followed_over_rotations_without_a_gap(directory: LogDirectory) -> None:
+    over = threading.Event()
+    writer = LogWriter(directory, 0, max_size=200_000, max_files=20)
+    total = 60_000
+
+    def produce() -> None:
+        for number in range(0, total, 20):
+            writer.write("stdout", b"".join(b"%d %s\n" % (line, b"x" * 60) for line in range(number, number + 20)))
+        over.set()
+        writer.write("stdout", b"last\n")
+        writer.close()
+
+    thread = threading.Thread(target=produce)
+    entries = logread.follow(directory.path, ended=over.is_set)
+    thread.start()
+    seen = [int(entry.text.split()[0]) for entry in entries if entry.text != b"last"]
+    thread.join()
+    assert seen == list(range(total))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("5s", 5), ("1h30m", 5400), ("1.5m", 90), ("250ms", 0.25)])
+def test_durations_are_gos(text: str, seconds: float) -> None:
+    assert logoptions.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "-5s", "5 s", "1d", "s", "٥s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="duration"):
+        logoptions.duration(text)
+
+
+def test_a_moment_is_brought_to_utc_and_nanoseconds() -> None:
+    assert logoptions.moment("2026-01-02T01:04:05.5+02:00") == "2026-01-01T23:04:05.500000000Z"
+    assert logoptions.moment("2026-01-02T03:04:05.123456789Z") == "2026-01-02T03:04:05.123456789Z"
+    for wrong in ("2026-01-02", "2026-13-02T03:04:05Z", "yesterday", "2026-01-02T03:04:05"):
+        with pytest.raises(BadInput, match="RFC 3339"):
+            logoptions.moment(wrong)
+
+
+def test_time_prefix_and_limit_are_applied_to_what_is_shown() -> None:
+    old = logread.Entry("2026-01-01T00:00:00.000000000Z", "stdout", True, b"old")
+    part = logread.Entry("2026-01-02T00:00:00.000000000Z", "stdout", False, b"be")
+    rest = logread.Entry("2026-01-03T00:00:00.000000000Z", "stdout", True, b"gun")
+    shown = logoptions.Shown(logoptions.LogOptions(since=part.time, timestamps=True))
+    assert [shown.text(entry, "[x] ") for entry in (old, part, rest)] == [b"", f"[x] {part.time} be".encode(), b"gun\n"]
+    limited = logoptions.Shown(logoptions.LogOptions(limit=4))
+    assert [limited.text(entry) for entry in (old, rest)] == [b"old\n", b""]
+    assert limited.done
+
+
+def test_the_previous_attempt_is_the_one_that_ended_last(directory: LogDirectory) -> None:
+    for attempt in range(2):
+        writer = LogWriter(directory, attempt)
+        writer.write("stdout", b"%d\n" % attempt)
+        writer.close()
+    ended = {"name": "c", "lastState": {"terminated": {"exitCode": 1}}}
+    runs, waits = {**ended, "state": {"running": {}}}, {**ended, "state": {"waiting": {}}}
+    assert output(directory, back=logoptions.attempts_back(runs, True)) == b"0\n"
+    assert output(directory, back=logoptions.attempts_back(waits, True)) == b"1\n"
+    assert output(directory, back=logoptions.attempts_back(runs, False)) == b"1\n"
+    with pytest.raises(BadInput, match="previous terminated container 'c' not found"):
+        logoptions.attempts_back({"name": "c", "state": {"running": {}}, "lastState": {}}, True)
