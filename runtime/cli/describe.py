@@ -79,11 +79,13 @@ def _pod(pod: Object, now: float) -> Lines:
             yield 0, key.capitalize(), status[key]
     yield 0, "IP", status.get("podIP", "<none>")
     yield 0, "Restart Policy", pod["spec"].get("restartPolicy", "Always")
-    states = {entry["name"]: entry for entry in status.get("containerStatuses") or ()}
-    yield 0, "Containers", ""
-    for container in pod["spec"]["containers"]:
-        yield from _container(container, 1)
-        yield from _container_state(states.get(container["name"], {}), now)
+    for title, key in (("Init Containers", "initContainer"), ("Containers", "container")):
+        states = {entry["name"]: entry for entry in status.get(f"{key}Statuses") or ()}
+        if containers := pod["spec"].get(f"{key}s"):
+            yield 0, title, ""
+        for container in containers or ():
+            yield from _container(container, 1)
+            yield from _container_state(states.get(container["name"], {}), now)
     yield from _volumes(pod["spec"], 0)
     yield from _conditions(status)
 

@@ -48,7 +48,7 @@ def is_running(status: Json) -> bool:
 def _rows(uid: str, status: Json, current: bool) -> list[tuple[str, ...]]:
     containers = status["rawpod"].get("containers", {})
     rows: list[tuple[str, ...]] = []
-    for container in status.get("containerStatuses", []):
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         name = directory.pod_name(status)
         if len(containers) > 1:
             name += f"/{container['name']}"
@@ -183,7 +183,10 @@ def inspect(settings: Settings, names: tuple[str, ...]) -> None:
     for name in names:
         uid, _, status = load(settings, name)
         manifest = json.loads((settings.pod(uid) / directory.POD).read_bytes())
-        images = {one["name"]: _image(settings, one) for one in status.get("containerStatuses", [])}
+        images = {
+            one["name"]: _image(settings, one)
+            for one in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+        }
         found.append({"pod": manifest, "status": status, "images": images})
     click.echo(json.dumps(found, indent=2))
 

@@ -74,32 +74,80 @@ def _containers(pod: Object) -> list[Object]:
 def pod_status(pod: Object) -> str:
     """The STATUS column: the most telling reason, as kubectl chooses it."""
     status = pod.get("status") or {}
+    if pod["metadata"].get("deletionTimestamp"):
+        return "Terminating"
     reason = str(status.get("reason") or status.get("phase") or "Unknown")
+    if initializing := _init_status(pod):
+        return initializing
     running = False
     for container in reversed(_containers(pod)):
         state = container.get("state") or {}
         if waiting := (state.get("waiting") or {}).get("reason"):
             reason = waiting
         elif ended := state.get("terminated"):
-            signal = f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended.get('exitCode')}"
-            reason = ended.get("reason") or signal
+            reason = _end(ended)
         elif container.get("ready") and state.get("running"):
             running = True
     if reason == "Completed" and running:
         reason = "Running"
-    return "Terminating" if pod["metadata"].get("deletionTimestamp") else reason
+    return reason
+
+
+def _end(ended: Object) -> str:
+    signal = f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended.get('exitCode')}"
+    return str(ended.get("reason") or signal)
+
+
+def _init_status(pod: Object) -> str:
+    """The STATUS of a pod whose init containers are not over, "" once they are."""
+    status = pod.get("status") or {}
+    if any(one["type"] == "Initialized" and one["status"] == "True" for one in status.get("conditions") or ()):
+        return ""
+    sidecars = _sidecars(pod)
+    for index, container in enumerate(_init_containers(pod)):
+        state = container.get("state") or {}
+        ended, waiting = state.get("terminated"), (state.get("waiting") or {}).get("reason")
+        if (ended and ended.get("exitCode") == 0) or (container["name"] in sidecars and container.get("started")):
+            continue
+        if ended:
+            return f"Init:{_end(ended)}"
+        if waiting and waiting != "PodInitializing":
+            return f"Init:{waiting}"
+        return f"Init:{index}/{len(pod['spec']['initContainers'])}"
+    return ""
+
+
+def _init_containers(pod: Object) -> list[Object]:
+    found: list[Object] = (pod.get("status") or {}).get("initContainerStatuses") or []
+    return found
+
+
+def _sidecars(pod: Object) -> set[str]:
+    """Names of the init containers that count among those of the READY and RESTARTS columns."""
+    init = pod["spec"].get("initContainers") or ()
+    return {container["name"] for container in init if container.get("restartPolicy") == "Always"}
 
 
 def _restarts(pod: Object, now: float) -> str:
-    containers = _containers(pod)
+    sidecars, init = _sidecars(pod), _init_containers(pod)
+    containers = [*(one for one in init if one["name"] in sidecars), *_containers(pod)]
+    if _init_status(pod):
+        containers = init
     ends = [((container.get("lastState") or {}).get("terminated") or {}).get("finishedAt") for container in containers]
     total, last = sum(container.get("restartCount", 0) for container in containers), max(filter(None, ends), default="")
     return f"{total} ({age(last, now)} ago)" if total and last else str(total)
 
 
 def _pod(pod: Object, now: float) -> list[str]:
-    ready = sum(1 for container in _containers(pod) if container.get("ready"))
-    return [f"{ready}/{len(pod['spec']['containers'])}", pod_status(pod), _restarts(pod, now), _age_of(pod, now)]
+    sidecars = _sidecars(pod)
+    beside = [one for one in _init_containers(pod) if one["name"] in sidecars]
+    ready = sum(1 for container in (*beside, *_containers(pod)) if container.get("ready"))
+    return [
+        f"{ready}/{len(pod['spec']['containers']) + len(sidecars)}",
+        pod_status(pod),
+        _restarts(pod, now),
+        _age_of(pod, now),
+    ]
 
 
 def _pod_wide(pod: Object) -> list[str]:

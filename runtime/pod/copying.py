@@ -65,7 +65,7 @@ def view(bundle: Path, status: Json, *, pause: bool) -> Iterator[View]:
         with standing_still(bundle, status, pause) as warning, running_root(bundle) as root:
             yield View(Root(root), ids, warning)
         return
-    for one in status.get("containerStatuses", []):
+    for one in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         if one["name"] == bundle.name and "waiting" in one["state"]:
             raise Conflict(
                 f"container {bundle.name!r} of pod {pod_name(status)!r} waits to be started"

@@ -49,7 +49,7 @@ def _pod_spec(spec: PodSpec) -> None:
     spec.dns_policy = spec.dns_policy or "ClusterFirst"
     if spec.enable_service_links is None:
         spec.enable_service_links = True
-    for container in spec.containers:
+    for container in spec.all_containers:
         _container(container, spec.host_network)
 
 

@@ -145,10 +145,14 @@ def pod_name(status: Json) -> str:
 
 
 def choose_container(status: Json, container: str | None) -> str:
-    """The container meant: the one named, or the pod's only one. Raises NotFound or BadInput naming those there are."""
+    """The container meant: the one named, or the pod's only one beside its init containers.
+
+    Raises NotFound or BadInput naming those there are.
+    """
     names = list(status["rawpod"].get("containers", {}))
-    if container is None and len(names) == 1:
-        return str(names[0])
+    main = [one["name"] for one in status.get("containerStatuses", ())] or names
+    if container is None and len(main) == 1:
+        return str(main[0])
     if container is None:
         raise BadInput(f"pod {pod_name(status)!r} has several containers", remedy=f"name one of {', '.join(names)}")
     if container not in names:

@@ -17,7 +17,7 @@ _BY_TYPE: dict[type, str] = {
     objects.VolumeMount: "subPath subPathExpr mountPropagation recursiveReadOnly",
     objects.SecurityContext: "privileged procMount seLinuxOptions windowsOptions appArmorProfile",
     objects.Container: (
-        "livenessProbe readinessProbe startupProbe lifecycle restartPolicy restartPolicyRules resizePolicy stdinOnce "
+        "livenessProbe readinessProbe startupProbe lifecycle restartPolicyRules resizePolicy stdinOnce "
         "terminationMessagePath terminationMessagePolicy volumeDevices"
     ),
     objects.Volume: (
@@ -30,7 +30,7 @@ _BY_TYPE: dict[type, str] = {
         "supplementalGroupsPolicy"
     ),
     objects.PodSpec: (
-        "initContainers ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken "
+        "ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken "
         "hostnameOverride os "
         "overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
         "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName "

@@ -18,14 +18,14 @@ from kernel import credentials, operation
 from kernel.errors import BadInput, Conflict, NotFound, RawpodError
 from kernel.operation import Assembly
 from kernel.pidfd import process_start_time
-from runtime.pod import directory, sandbox
+from runtime.pod import directory, phase, sandbox
 from runtime.pod.attempt import Prepared, Show
 from runtime.pod.backoff import Backoff
 from runtime.pod.control import Server
 from runtime.pod.logs import LogDirectory
 from runtime.pod.loop import Loop, Timer
 from runtime.pod.prepare import Blueprint
-from runtime.pod.records import ContainerRecord, Json, PodRecord, Terminated, timestamp
+from runtime.pod.records import Json, PodRecord, Terminated, timestamp
 from runtime.pod.runner import Runner
 from runtime.settings import Settings
 
@@ -59,19 +59,25 @@ class Monitor:
         self.error: Exception | None = None
         self.hierarchy = cgroup_hierarchy.find()
         self.blueprint = Blueprint.read(settings, uid, self.hierarchy)
-        self.restart_policy = self.blueprint.restart_policy
-        records = [ContainerRecord(name, image) for name, image in self.blueprint.containers]
-        self.pod = PodRecord(records, started_at=timestamp())
+        self.pod = PodRecord(self.blueprint.records(), started_at=timestamp())
         self.runners = [
-            Runner(self, index, record, self._container_over) for index, record in enumerate(self.pod.containers)
+            Runner(
+                self,
+                index,
+                record,
+                phase.restart_policy(record.role, self.blueprint.restart_policy),
+                self._container_over,
+            )
+            for index, record in enumerate(self.pod.containers)
         ]
+        self._begun = 0
         self._foreground = foreground
         self._server = Server(self.loop, listener, self)
         self._monitor = {"pid": os.getpid(), "startTime": process_start_time(os.getpid())}
         self._sandbox_backoff = Backoff()
         self._retry: Timer | None = None
         self._dirty = False
-        self._stopping = False
+        self._stopping = self._releasing = False
         self._on_done: list[Callable[[], None]] = []
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -102,14 +108,38 @@ class Monitor:
             return
         self.pod.reason = self.pod.message = ""
         self.pod.sandbox_ready = True
-        for runner in self.runners:
-            runner.start()
+        self._advance()
         self.changed()
 
     def _container_over(self) -> None:
+        # Not from within a container's own callback.
+        self.loop.call_later(0, self._go_on)
+
+    def _go_on(self) -> None:
+        """After the end of a container: the pod's own, once its last has ended, or that of what is of no more use."""
         if all(runner.done for runner in self.runners):
-            # Not from within a container's own callback.
-            self.loop.call_later(0, self._release)
+            if not self._releasing:
+                self._releasing = True
+                self._release()
+        elif self._stopping:
+            self._stop_in_order()
+        elif self._has_no_more_to_do():
+            self.stop(self.blueprint.grace)
+        else:
+            self._advance()
+
+    def _has_no_more_to_do(self) -> bool:
+        """Whether all main containers have ended for good, or an init container failed so that they never begin."""
+        init = [runner for runner in self.runners if runner.record.role == phase.INIT]
+        if any(runner.done and not runner.record.succeeded for runner in init):
+            return True
+        return all(runner.done for runner in self.runners if runner.record.role == phase.MAIN)
+
+    def _advance(self) -> None:
+        """Start the containers that wait for no other one."""
+        while not self._stopping and self._begun < phase.startable(self.pod.containers):
+            self._begun += 1
+            self.runners[self._begun - 1].start()
 
     def _release(self) -> None:
         """Take the sandbox away, tell everybody, and end."""
@@ -168,6 +198,8 @@ class Monitor:
 
     def _publish(self) -> None:
         self._dirty = False
+        if self.pod.sandbox_ready:
+            self._advance()
         status = self.current_status()
         try:
             directory.write_status(self.blueprint.places.directory, status)
@@ -184,7 +216,8 @@ class Monitor:
     @property
     def exit_code(self) -> int:
         """That of the first container that failed, 0 if all succeeded."""
-        codes = [record.state.exit_code for record in self.pod.containers if isinstance(record.state, Terminated)]
+        needed = [record.state for record in self.pod.containers if record.role != phase.SIDECAR]
+        codes = [state.exit_code for state in needed if isinstance(state, Terminated)]
         return next((code for code in codes if code), 0)
 
     # --- what clients ask (control.Handler) ---------------------------------------------------------------------
@@ -227,8 +260,18 @@ class Monitor:
             self._retry.cancel()
         if grace <= 0:
             self._kill()
+        self._stop_in_order()
+
+    def _stop_in_order(self) -> None:
+        """Sidecars serve the others to their end: they are asked to end after them, the last one first."""
         for runner in self.runners:
-            runner.stop()
+            if runner.record.role == phase.SIDECAR:
+                runner.retire()
+            else:
+                runner.stop()
+        left = [runner for runner in self.runners if not runner.done]
+        if left and all(runner.record.role == phase.SIDECAR for runner in left):
+            left[-1].stop()
 
     def _kill(self) -> None:
         for runner in self.runners:

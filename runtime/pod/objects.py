@@ -225,6 +225,12 @@ class Container(KubernetesStruct):
     security_context: SecurityContext | None = None
     stdin: bool = False
     tty: bool = False
+    restart_policy: str = ""
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Of an init container: it goes on beside the pod's containers, and is started again whenever it ends."""
+        return self.restart_policy == "Always"
 
 
 class HostAlias(KubernetesStruct):
@@ -256,6 +262,7 @@ class PodSpec(KubernetesStruct):
     """What a pod consists of."""
 
     containers: list[Container] = []
+    init_containers: list[Container] = []
     volumes: list[Volume] = []
     restart_policy: str = ""
     termination_grace_period_seconds: int | None = None
@@ -275,6 +282,11 @@ class PodSpec(KubernetesStruct):
     dns_policy: str = ""
     dns_config: PodDNSConfig | None = None
     enable_service_links: bool | None = None
+
+    @property
+    def all_containers(self) -> list[Container]:
+        """Init containers and containers, in the order in which they are started."""
+        return [*self.init_containers, *self.containers]
 
 
 class Pod(KubernetesStruct):

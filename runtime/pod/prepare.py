@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,7 +45,9 @@ from runtime.pod.hostnames import fqdn, kernel_hostname, pod_hostname
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
 from runtime.pod.objects import ConfigMap, Container, Pod, Secret, Volume
+from runtime.pod.phase import INIT, MAIN, SIDECAR
 from runtime.pod.pullpolicy import Registries
+from runtime.pod.records import POD_INITIALIZING, ContainerRecord, Waiting
 from runtime.pod.runner import ImageMissing
 from runtime.settings import Settings
 
@@ -61,18 +64,33 @@ class _Values(msgspec.Struct):
 
 
 def pod_limits(pod: Pod) -> Limits:
-    """The sum of the containers' limits for each resource that all of them limit; no limit for the others. Pure."""
-    given = [container.resources.limits if container.resources else {} for container in pod.spec.containers]
+    """What the containers may have together of each resource that all of them limit; no limit for the others. Pure."""
+    given = [container.resources.limits if container.resources else {} for container in pod.spec.all_containers]
     limits = Limits()
     if all("memory" in one for one in given):
-        limits = limits.replace(memory_max=sum(quantities.memory_bytes(one["memory"]) for one in given), swap_max=0)
+        memory = at_once(pod, [quantities.memory_bytes(one["memory"]) for one in given])
+        limits = limits.replace(memory_max=memory, swap_max=0)
     if all("cpu" in one for one in given):
-        millicores = sum(quantities.cpu_millicores(one["cpu"]) for one in given)
+        millicores = at_once(pod, [quantities.cpu_millicores(one["cpu"]) for one in given])
         quota = quantities.cpu_quota_us(millicores)
         limits = limits.replace(cpu_quota_us=quota, cpu_period_us=quantities.CPU_PERIOD_US)
     if (pids := pod_annotations.pids_limit(pod.metadata.annotations)) is not None:
-        limits = limits.replace(pids_max=pids * len(given))
+        limits = limits.replace(pids_max=at_once(pod, [pids] * len(given)))
     return limits
+
+
+def at_once(pod: Pod, amounts: Sequence[int]) -> int:
+    """The most of `amounts`, one a container, that containers which run at the same time have together. Pure.
+
+    Sidecars run beside the containers and beside the init containers after them (Kubernetes, "Sidecar containers",
+    resource sharing).
+    """
+    sidecars = most = 0
+    for container, amount in zip(pod.spec.init_containers, amounts, strict=False):
+        if container.is_sidecar:
+            sidecars += amount
+        most = max(most, sidecars + (0 if container.is_sidecar else amount))
+    return max(most, sidecars + sum(amounts[len(pod.spec.init_containers) :]))
 
 
 class Blueprint:
@@ -117,8 +135,19 @@ class Blueprint:
 
     @property
     def containers(self) -> list[tuple[str, str]]:
-        """Name and image of each."""
-        return [(container.name, container.image) for container in self.pod.spec.containers]
+        """Name and image of each, init containers first: other methods' `index` is that of this list."""
+        return [(container.name, container.image) for container in self.pod.spec.all_containers]
+
+    def records(self) -> list[ContainerRecord]:
+        """What is known of each before anything has run."""
+        spec = self.pod.spec
+        state = Waiting(POD_INITIALIZING if spec.init_containers else "ContainerCreating")
+        roles = [SIDECAR if container.is_sidecar else INIT for container in spec.init_containers]
+        roles += [MAIN] * len(spec.containers)
+        return [
+            ContainerRecord(name, image, role, state=state)
+            for (name, image), role in zip(self.containers, roles, strict=True)
+        ]
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -174,7 +203,7 @@ class Blueprint:
     def _ports(self) -> tuple[tuple[str, int, int, str], ...]:
         return tuple(
             (port.host_ip, port.host_port, port.container_port, port.protocol)
-            for container in self.pod.spec.containers
+            for container in self.pod.spec.all_containers
             for port in container.ports
             if port.host_port
         )
@@ -195,12 +224,12 @@ class Blueprint:
 
     def pull_policy(self, index: int) -> str:
         """When the container's image is pulled; the host's own never is, as no registry has it."""
-        container = self.pod.spec.containers[index]
+        container = self.pod.spec.all_containers[index]
         return "IfNotPresent" if container.image == pullpolicy.HOST else container.image_pull_policy
 
     def wants_pull(self, index: int) -> bool:
         """Whether a start of the container has to wait for a pull. Raises BadInput for a malformed name."""
-        policy, image = self.pull_policy(index), self.pod.spec.containers[index].image
+        policy, image = self.pull_policy(index), self.pod.spec.all_containers[index].image
         if wrong := pullpolicy.image_fault(image):
             raise BadInput(wrong)
         if policy == "IfNotPresent":
@@ -216,7 +245,7 @@ class Blueprint:
 
     def prepare(self, index: int, attempt: int) -> tuple[Prepared, str]:
         """All that attempt number `attempt` of a container needs, its directories made; and its image's digest."""
-        container = self.pod.spec.containers[index]
+        container = self.pod.spec.all_containers[index]
         image, view = self._image(container.image)
         layer = self._layer(index, attempt)
         made = create_upper(layer.parent, layer.name)
@@ -281,7 +310,7 @@ class Blueprint:
 
     def warnings(self, index: int) -> list[str]:
         """What is odd about the container's image, once it was prepared: that it is made for other machines."""
-        image, _ = self._image(self.pod.spec.containers[index].image)
+        image, _ = self._image(self.pod.spec.all_containers[index].image)
         if not image.platform or parse_platform(image.platform).normal() in (machine := here()).runs():
             return []
         return [f"image {image.name!r} is for {image.platform}, and this machine is {machine}"]
@@ -292,7 +321,7 @@ class Blueprint:
         return profiles.resolve(self.pod, container, bounding, self._settings.root / profiles.DIRECTORY, given)
 
     def _layer(self, index: int, attempt: int) -> Path:
-        return self.places.overlay / self.pod.spec.containers[index].name / str(attempt)
+        return self.places.overlay / self.pod.spec.all_containers[index].name / str(attempt)
 
     def _volume(self, volume: Volume) -> Path:
         return volumes.directory_of(volume, self.places.memory_volumes, self._disk_volumes())
@@ -311,12 +340,12 @@ class Blueprint:
     def log_directory(self, index: int) -> LogDirectory:
         """LOGS/pods/NAMESPACE_NAME_UID/CONTAINER."""
         meta = self.pod.metadata
-        container = self.pod.spec.containers[index].name
+        container = self.pod.spec.all_containers[index].name
         return LogDirectory.of(self._settings.logs, meta.namespace, meta.name, meta.uid, container)
 
     def keeps_stdin_open(self, index: int) -> bool:
         """Whether the container's standard input is a pipe and not /dev/null."""
-        return self.pod.spec.containers[index].stdin
+        return self.pod.spec.all_containers[index].stdin
 
 
 def _make_image_volumes(layer: Path, wanted: list[str]) -> dict[str, str]:

@@ -4,8 +4,13 @@ import time
 from typing import Any
 
 from kernel.record import Record, Struct
+from runtime.pod import phase
 
 Json = dict[str, Any]
+
+
+POD_INITIALIZING = "PodInitializing"
+"""Reason of a container that waits for the init containers before it."""
 
 
 def timestamp() -> str:
@@ -69,6 +74,7 @@ class ContainerRecord(Struct):
 
     name: str
     image: str
+    role: str = phase.MAIN
     image_id: str = ""
     command: list[str] = []
     cgroup: str = ""
@@ -87,9 +93,23 @@ class ContainerRecord(Struct):
         return isinstance(self.state, Running)
 
     @property
-    def ready(self) -> bool:
-        """A container without a readiness probe is ready while it runs."""
+    def has_started(self) -> bool:
+        """Whether what waits for this container may start; for a container without a startup probe, that it runs."""
         return self.running
+
+    @property
+    def ready(self) -> bool:
+        """A container without a readiness probe is ready while it runs, an init container when it has succeeded."""
+        return self.succeeded if self.role == phase.INIT else self.running
+
+    @property
+    def succeeded(self) -> bool:
+        return isinstance(self.state, Terminated) and self.state.exit_code == 0
+
+    @property
+    def ran(self) -> bool:
+        """Whether it runs or has run."""
+        return not isinstance(self.state, Waiting) or self.last is not None
 
     def wait(self, reason: str, message: str = "") -> None:
         """Enter the waiting state; the end of the last attempt, if there was one, stays visible as lastState."""
@@ -107,7 +127,7 @@ class ContainerRecord(Struct):
             "state": self.state.to_json(),
             "lastState": self.last.to_json() if self.last else {},
             "ready": self.ready,
-            "started": self.running,
+            "started": self.has_started,
             "restartCount": self.restarts,
         }
 
@@ -137,23 +157,16 @@ class PodRecord(Struct):
     warnings: list[str] = []
     conditions: dict[str, tuple[bool, str]] = {}
 
-    @property
-    def phase(self) -> str:
-        """Pending, Running, Succeeded or Failed; the last two once `finished` says that nothing will run again."""
-        if self.finished:
-            ends = [record.state for record in self.containers]
-            succeeded = all(isinstance(end, Terminated) and end.exit_code == 0 for end in ends)
-            return "Succeeded" if succeeded else "Failed"
-        ran = any(record.running or record.last or isinstance(record.state, Terminated) for record in self.containers)
-        return "Running" if ran else "Pending"
-
     def to_status(self) -> Json:
         """The PodStatus of the Kubernetes API."""
+        now = phase.phase(self.containers, finished=self.finished)
+        init = [record.to_status() for record in self.containers if record.role != phase.MAIN]
         status: Json = {
-            "phase": self.phase,
+            "phase": now,
             "startTime": self.started_at,
-            "conditions": self._conditions(),
-            "containerStatuses": [record.to_status() for record in self.containers],
+            "conditions": self._conditions(now),
+            **({"initContainerStatuses": init} if init else {}),
+            "containerStatuses": [record.to_status() for record in self.containers if record.role == phase.MAIN],
         }
         if self.address:
             status |= {"podIP": self.address, "podIPs": [{"ip": self.address}]}
@@ -162,19 +175,20 @@ class PodRecord(Struct):
                 status[key] = value
         return status
 
-    def _conditions(self) -> list[Json]:
-        ready = all(record.ready for record in self.containers)
-        now = {
-            "PodReadyToStartContainers": self.sandbox_ready,
-            "Initialized": True,
-            "Ready": ready,
-            "ContainersReady": ready,
-            "PodScheduled": True,
-        }
-        for name, value in now.items():
+    def _conditions(self, now: str) -> list[Json]:
+        found = []
+        for name, (value, reason, message) in phase.conditions(
+            self.containers, now, sandbox_ready=self.sandbox_ready
+        ).items():
             if self.conditions.get(name, (None, ""))[0] is not value:
                 self.conditions[name] = (value, timestamp())
-        return [
-            {"type": name, "status": "True" if value else "False", "lastTransitionTime": since}
-            for name, (value, since) in self.conditions.items()
-        ]
+            told = {"reason": reason, "message": message}
+            found.append(
+                {
+                    "type": name,
+                    "status": "True" if value else "False",
+                    "lastTransitionTime": self.conditions[name][1],
+                    **{key: text for key, text in told.items() if text},
+                }
+            )
+        return found

@@ -13,7 +13,7 @@ from runtime.pod.backoff import Backoff
 from runtime.pod.directory import replace_file
 from runtime.pod.logs import LogDirectory, LogWriter
 from runtime.pod.loop import Loop, Timer
-from runtime.pod.records import ContainerRecord, Running, Terminated, Waiting, timestamp
+from runtime.pod.records import POD_INITIALIZING, ContainerRecord, Running, Terminated, Waiting, timestamp
 
 if TYPE_CHECKING:
     from runtime.pod.health import Checker
@@ -31,7 +31,6 @@ class Host(Protocol):
     """What a container asks of its pod."""
 
     loop: Loop
-    restart_policy: str
     show: Show | None
 
     def pull(self, index: int, done: Done) -> Pull | None:
@@ -68,9 +67,12 @@ class Host(Protocol):
 class Runner:
     """Keeps one container running as its policy says. `ended` is called once, when it will not run again."""
 
-    def __init__(self, host: Host, index: int, record: ContainerRecord, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, host: Host, index: int, record: ContainerRecord, restart_policy: str, ended: Callable[[], None]
+    ) -> None:
         self.record = record
         self.done = False
+        self._policy = restart_policy
         self._host, self._index, self._ended = host, index, ended
         self._backoff, self._pull_backoff = Backoff(), pullpolicy.backoff()
         self._pull: Pull | None = None
@@ -79,7 +81,7 @@ class Runner:
         self._attempt: Attempt | None = None
         self._following: Prepared | None = None
         self._timer: Timer | None = None
-        self._stopping = False
+        self._stopping = self._asked = False
         self._started_at = ""
 
     def start(self) -> None:
@@ -176,7 +178,7 @@ class Runner:
             record.health = self._checker.verdict.to_json()
         self._host.warn(container.warnings)
         self._host.changed()
-        if self._host.restart_policy != "Never" and not self._host.pulls_always(self._index):
+        if self._policy != "Never" and not self._host.pulls_always(self._index):
             # In idle time, so that a replacement has nothing to wait for.
             self._host.loop.call_later(0, self._prepare_following)
 
@@ -233,7 +235,7 @@ class Runner:
     def _restart_or_over(self, ran: float) -> None:
         state = self.record.state
         assert isinstance(state, Terminated)
-        policy = self._host.restart_policy
+        policy = self._policy
         if self._stopping or policy == "Never" or (policy == "OnFailure" and state.exit_code == 0):
             self._over()
             return
@@ -259,11 +261,17 @@ class Runner:
 
     def stop(self) -> None:
         """No restarts from now on; a running payload is asked to end, as its image wants it (SIGTERM)."""
+        self.retire()
+        if self._attempt is not None and not self._asked:
+            self._asked = True
+            self._attempt.container.signal(self._attempt.stop_signal)
+
+    def retire(self) -> None:
+        """No restarts from now on; a payload that runs goes on."""
         if self.done or self._stopping:
             return
         self._stopping = True
         if self._attempt is not None:
-            self._attempt.container.signal(self._attempt.stop_signal)
             return
         if self._pull is not None:
             self._pull.cancel()
@@ -273,10 +281,14 @@ class Runner:
             self._timer = None
         if self.record.last is not None:
             self.record.state = self.record.last
-        elif not isinstance(self.record.state, Terminated):
+        elif not isinstance(self.record.state, Terminated) and not self._awaits_init_containers:
             now = timestamp()
             self.record.state = Terminated(137, "ContainerStatusUnknown", now, now, "", message="it was never started")
         self._over()
+
+    @property
+    def _awaits_init_containers(self) -> bool:
+        return isinstance(self.record.state, Waiting) and self.record.state.reason == POD_INITIALIZING
 
     def kill(self) -> None:
         """End the payload now, frozen or not."""

@@ -87,6 +87,7 @@ class PodStatus(KubernetesStruct):
     pod_ip: str = msgspec.field(default="", name="podIP")
     pod_ips: list[PodIP] = msgspec.field(default=[], name="podIPs")
     start_time: Timestamp | None = None
+    init_container_statuses: list[ContainerStatus] = []
     container_statuses: list[ContainerStatus] = []
     qos_class: str = ""
     observed_generation: int = 0

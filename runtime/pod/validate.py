@@ -173,7 +173,7 @@ def _replicated_ports(spec: PodSpec, replicas: int | None, path: Path) -> Iterat
         return
     for port in host_ports(spec):
         wrong = f"host port {port} of container {shown(port.container)} cannot belong to {replicas} replicas"
-        yield Fault((*path, "containers", *port.place), wrong, "replicas: 1, or no hostPort")
+        yield Fault((*path, *port.place), wrong, "replicas: 1, or no hostPort")
 
 
 def _config_map(obj: ConfigMap) -> Iterator[Fault]:

@@ -9,9 +9,10 @@ from kernel.errors import BadInput
 from kernel.names import MAX_ID
 from runtime.pod import annotations as pod_annotations
 from runtime.pod import names, quantities
-from runtime.pod.faults import Fault, Path, nearest, shown
+from runtime.pod.faults import Fault, Path, nearest, show_path, shown
 from runtime.pod.objects import (
     ConfigMapVolumeSource,
+    Container,
     EmptyDirVolumeSource,
     HostPathVolumeSource,
     KeyToPath,
@@ -56,24 +57,41 @@ def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, 
             yield Fault((*path, "imagePullSecrets", index, "name"), wrong, rule)
     if not spec.containers:
         yield Fault((*path, "containers"), "required", "at least one container")
-    yield from _containers(spec, (*path, "containers"))
+    yield from _containers(spec, path)
 
 
 def _containers(spec: PodSpec, path: Path) -> Iterator[Fault]:
-    seen: dict[str, int] = {}
-    for index, container in enumerate(spec.containers):
+    seen: dict[str, Path] = {}
+    for place, container in placed_containers(spec):
+        where = (*path, *place)
         if container.name and container.name in seen:
-            wrong = f"{shown(container.name)} is also the name of containers[{seen[container.name]}]"
-            yield Fault((*path, index, "name"), wrong, "names must differ")
-        seen.setdefault(container.name, index)
-        yield from container_faults(container, spec, (*path, index))
-        yield from _non_root(spec, index, (*path, index, "securityContext"))
+            wrong = f"{shown(container.name)} is also the name of {show_path(seen[container.name])}"
+            yield Fault((*where, "name"), wrong, "names must differ")
+        seen.setdefault(container.name, place)
+        yield from container_faults(container, spec, where)
+        yield from _restart_of_container(container, (*where, "restartPolicy"), init=place[0] == "initContainers")
+        yield from _non_root(spec, container, (*where, "securityContext"))
     yield from _host_ports(spec, path)
 
 
-def _non_root(spec: PodSpec, index: int, path: Path) -> Iterator[Fault]:
+def placed_containers(spec: PodSpec) -> Iterator[tuple[Path, Container]]:
+    """All containers of a pod, init containers first, each with its place below spec."""
+    for name, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):
+        for index, container in enumerate(containers):
+            yield (name, index), container
+
+
+def _restart_of_container(container: Container, path: Path, *, init: bool) -> Iterator[Fault]:
+    policy = container.restart_policy
+    if init and policy not in ("", "Always"):
+        yield Fault(path, f"{shown(policy)} is not a policy of an init container", "Always, for a sidecar, or none")
+    elif not init and policy:
+        yield Fault(path, "not supported by rawpod yet for a container that is no init container", "remove it")
+
+
+def _non_root(spec: PodSpec, container: Container, path: Path) -> Iterator[Fault]:
     """runAsUser and runAsNonRoot may meet only after the pod's and the container's are put together."""
-    own, pod = spec.containers[index].security_context, spec.security_context
+    own, pod = container.security_context, spec.security_context
     if own is None or pod is None:
         return
     user = own.run_as_user if own.run_as_user is not None else pod.run_as_user
@@ -94,7 +112,7 @@ def _host_ports(spec: PodSpec, path: Path) -> Iterator[Fault]:
 
 
 class HostPort(NamedTuple):
-    """A port of the host that a pod takes; `place` leads to it below spec.containers."""
+    """A port of the host that a pod takes; `place` leads to it below spec."""
 
     place: Path
     container: str
@@ -113,11 +131,11 @@ class HostPort(NamedTuple):
 
 def host_ports(spec: PodSpec) -> Iterator[HostPort]:
     """The host's ports that a pod takes; with hostNetwork, those are all its containers' ports."""
-    for index, container in enumerate(spec.containers):
+    for where, container in placed_containers(spec):
         for number, port in enumerate(container.ports):
             taken = port.host_port or (port.container_port if spec.host_network else 0)
             if taken:
-                place = (index, "ports", number, "hostPort" if port.host_port else "containerPort")
+                place = (*where, "ports", number, "hostPort" if port.host_port else "containerPort")
                 yield HostPort(place, container.name, port.host_ip or ANY_ADDRESS, taken, port.protocol or "TCP")
 
 

@@ -65,9 +65,9 @@ def _title(obj: KubernetesObject) -> str:
 def _ports_of(obj: KubernetesObject) -> Iterator[tuple[Path, HostPort]]:
     path: Path
     if isinstance(obj, Pod):
-        spec, path = obj.spec, ("spec", "containers")
+        spec, path = obj.spec, ("spec",)
     elif isinstance(obj, (Deployment, ReplicaSet)):
-        spec, path = obj.spec.template.spec, ("spec", "template", "spec", "containers")
+        spec, path = obj.spec.template.spec, ("spec", "template", "spec")
     else:
         return
     for port in host_ports(spec):

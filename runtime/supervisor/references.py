@@ -30,7 +30,7 @@ def of_pod(pod: Object) -> Iterator[Reference]:
     for secret in pod["spec"].get("imagePullSecrets") or ():
         # Kubelet tries without one that is missing: the image may be public.
         yield Reference("Secret", secret.get("name", ""), "", optional=True)
-    for container in pod["spec"].get("containers") or ():
+    for container in (*(pod["spec"].get("initContainers") or ()), *(pod["spec"].get("containers") or ())):
         for source in container.get("envFrom") or ():
             for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
                 if found := source.get(field):

@@ -63,6 +63,17 @@ def host_namespaces(pods: Pods) -> None:
     assert others == "sees others"
 
 
+def init_container(pods: Pods) -> None:
+    assert printed(pods, "init-container") == "prepared by an init container\n"
+
+
+def sidecar(pods: Pods) -> None:
+    pod = start(pods, "sidecar")
+    assert pod.ended()["phase"] == "Succeeded", (pod.status, pod.log("job"))
+    assert pod.log("job") == "200\n"
+    assert "terminated" in pod.status["initContainerStatuses"][0]["state"]
+
+
 def node_selector(pods: Pods) -> None:
     assert printed(pods, "node-selector") == "chosen\n"
 
@@ -71,7 +82,9 @@ SEEN: dict[str, Callable[[Pods], None]] = {
     "dns": dns,
     "fqdn": fqdn,
     "host-namespaces": host_namespaces,
+    "init-container": init_container,
     "node-selector": node_selector,
+    "sidecar": sidecar,
 }
 
 

@@ -77,6 +77,40 @@ def test_the_status_of_a_pod_is_the_most_telling_reason(item: Object, shown: str
     assert pod_status(item) == shown
 
 
+WAITING = {"waiting": {"reason": "PodInitializing"}}
+DONE = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+
+
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        ([WAITING, WAITING], "Init:0/2"),
+        ([DONE, RUNNING], "Init:1/2"),
+        ([{"terminated": {"exitCode": 1, "reason": "Error"}}, WAITING], "Init:Error"),
+        ([{"terminated": {"exitCode": 1}}, WAITING], "Init:ExitCode:1"),
+        ([{"waiting": {"reason": "CrashLoopBackOff"}}, WAITING], "Init:CrashLoopBackOff"),
+        ([DONE, DONE], "PodInitializing"),
+    ],
+)
+def test_a_pod_that_initializes_shows_how_far_it_is(states: list[Object], shown: str) -> None:
+    item = pod(WAITING, phase="Pending")
+    item["spec"]["initContainers"] = [{"name": f"i{n}"} for n in range(len(states))]
+    item["status"]["initContainerStatuses"] = [
+        {"name": f"i{n}", "restartCount": 0, "state": state} for n, state in enumerate(states)
+    ]
+    assert pod_status(item) == shown
+
+
+def test_sidecars_count_among_the_ready_containers() -> None:
+    item = pod(RUNNING)
+    item["spec"]["initContainers"] = [{"name": "i0"}, {"name": "i1", "restartPolicy": "Always"}]
+    item["status"]["initContainerStatuses"] = [
+        {"name": "i0", "ready": True, "restartCount": 3, "state": DONE},
+        {"name": "i1", "ready": True, "started": True, "restartCount": 2, "state": RUNNING},
+    ]
+    assert TABLES["Pod"].row(item, wide=False, namespaces=False, now=NOW)[1:4] == ["2/2", "Running", "2"]
+
+
 def test_a_pods_row() -> None:
     item = pod(RUNNING, RUNNING)
     item["status"]["podIP"] = "10.88.0.5"

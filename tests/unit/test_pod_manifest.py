@@ -111,7 +111,14 @@ ROWS: dict[str, tuple[str, str]] = {
     "unknown field far from any": (container("zzz: 1"), r"unknown field 'zzz' \(one of args, command"),
     "known field": (container("livenessProbe: {exec: {}}"), r"livenessProbe: not supported by rawpod yet"),
     "known pod field": (spec("serviceAccountName: x"), r"spec\.serviceAccountName: not supported by rawpod yet"),
-    "init containers": (spec("initContainers: [{}]"), r"spec\.initContainers: not supported by rawpod yet"),
+    "policy of an init container": (
+        spec("initContainers: [{name: first, image: host, restartPolicy: Never}]"),
+        r"spec\.initContainers\[0\]\.restartPolicy: 'Never' is not a policy of an init container \(Always",
+    ),
+    "name of an init container": (
+        spec("initContainers: [{name: main, image: host}]"),
+        r"spec\.containers\[0\]\.name: 'main' is also the name of initContainers\[0\]",
+    ),
     "user namespace of the host's network": (
         spec("hostUsers: false\nhostNetwork: true"),
         r"spec\.hostUsers: false does not go with hostNetwork: true",

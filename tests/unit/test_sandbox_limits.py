@@ -20,5 +20,15 @@ def test_limits_add_up_where_all_containers_have_one() -> None:
     assert limits == Limits(memory_max=65 * 2**20, swap_max=0, cpu_quota_us=150_000, cpu_period_us=100_000, pids_max=20)
 
 
+def test_init_containers_count_as_far_as_they_run_at_the_same_time() -> None:
+    made = pod(*({"memory": amount} for amount in ("3Mi", "1Mi", "7Mi", "4Mi", "2Mi")))
+    init, made.spec.containers = made.spec.containers[:3], made.spec.containers[3:]
+    init[1].restart_policy = "Always"
+    made.spec.init_containers = init
+    assert pod_limits(made).memory_max == (1 + 7) * 2**20
+    init[2].resources = init[0].resources
+    assert pod_limits(made).memory_max == (1 + 4 + 2) * 2**20
+
+
 def test_one_container_without_a_limit_leaves_the_pod_without() -> None:
     assert pod_limits(pod({"memory": "64Mi"}, {"cpu": "1"})) == Limits()
