@@ -7,6 +7,7 @@ little of it is of use here: one request a connection, bodies of JSON with a len
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -81,6 +82,13 @@ class Response:
         if rest:
             yield rest
 
+    def wait_until(self, deadline: float) -> None:
+        """Have the next read raise TimeoutError at `deadline` (time.monotonic())."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+
     def __enter__(self) -> "Response":
         return self
 
@@ -126,11 +134,17 @@ class Client:
         """Sends a request and returns the object it answers with."""
         return _decode(self.open(method, path, body, content_type, **query).body(), 200)
 
-    def watch(self, path: str, **query: object) -> Iterator[Object]:
-        """The events of a watch, until the supervisor ends it."""
+    def watch(self, path: str, deadline: float | None = None, **query: object) -> Iterator[Object]:
+        """The events of a watch, until the supervisor ends it. TimeoutError if none came before time.monotonic()."""
         response = self.open("GET", path, None, "", watch="true", **query)
         with response:
-            for line in response.lines():
+            lines = response.lines()
+            while True:
+                if deadline is not None:
+                    response.wait_until(deadline)
+                line = next(lines, None)
+                if line is None:
+                    return
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise explain(event["object"])

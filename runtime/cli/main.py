@@ -52,10 +52,12 @@ SECTIONS = (
         "Desired state, kept by the supervisor",
         (
             Entry("supervisor", "runtime.cli.supervisor:supervisor", "Run the daemon in the foreground."),
-            Entry("apply", "runtime.cli.objects:apply", "Create or change objects as manifests say."),
+            Entry("apply", "runtime.cli.apply:apply", "Create or change objects as manifests say."),
+            Entry("diff", "runtime.cli.diff:diff", "Show what apply would change."),
             Entry("get", "runtime.cli.objects:get", "List objects."),
             Entry("describe", "runtime.cli.describe:describe", "Show objects in detail."),
             Entry("delete", "runtime.cli.objects:delete", "Delete objects and what they own."),
+            Entry("wait", "runtime.cli.wait:wait", "Wait until objects are as asked for."),
             Entry("scale", "runtime.cli.objects:scale", "Set a number of replicas."),
         ),
     ),

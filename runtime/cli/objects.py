@@ -1,4 +1,4 @@
-"""`rawpod apply`, `get`, `delete` and `scale`: the supervisor's objects from the command line."""
+"""`rawpod get`, `delete` and `scale`: the supervisor's objects from the command line."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,45 +8,10 @@ import click
 
 from kernel.errors import BadInput, NotFound
 from runtime.cli import targets
-from runtime.cli.client import MERGE_PATCH, Client, Object, Rejected
+from runtime.cli.client import MERGE_PATCH, Client, Object
 from runtime.cli.targets import Target, title
 from runtime.settings import Settings
 from runtime.supervisor.resources import BY_KIND
-
-APPLY = "/apis/rawpod.dev/v1/apply"
-
-
-@click.command()
-@click.option("-f", "--filename", "files", multiple=True, required=True, metavar="FILE|DIR|-", help="Manifests.")
-@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
-@click.pass_obj
-def apply(settings: Settings, files: tuple[str, ...], dry_run: bool) -> None:
-    """Create or change objects as manifests say: all of them or, if one is wrong, none."""
-    import msgspec
-
-    from runtime.pod import manifest, validate
-    from runtime.pod.faults import Fault, Faults
-
-    documents = manifest.load(files)
-    # As written, without the defaults that loading filled in: what a manifest does not say is not its to change.
-    items = [msgspec.to_builtins(validate.decode(document.node.value)[0]) for document in documents]
-    body = {"apiVersion": "v1", "kind": "List", "items": items}
-    try:
-        done = Client(settings.socket).request("POST", APPLY, body, dryRun="All" if dry_run else None)
-    except Rejected as error:
-        faults = []
-        for field, message in error.causes:
-            head, _, rest = field.partition("].")
-            index = head.removeprefix("items[").rstrip("]")
-            place = documents[int(index)].place if index.isdecimal() else files[0]
-            file, _, line = place.rpartition(":")
-            faults.append(Fault((), f"{rest or field}: {message}", file=file or place, line=int(line or 0)))
-        if not faults:
-            raise
-        raise Faults(faults) from None
-    for one in done["results"]:
-        suffix = " (dry run)" if dry_run else ""
-        print(f"{title(one['object']['kind'], one['object']['metadata']['name'])} {one['result']}{suffix}")
 
 
 @click.command()
@@ -121,6 +86,7 @@ def _watch(client: Client, target: Target, namespace: str | None, query: dict[st
 @click.option("-f", "--filename", "files", multiple=True, metavar="FILE|DIR|-", help="What these manifests name.")
 @targets.namespace_option()
 @targets.selector_option()
+@click.option("--field-selector", metavar="FIELDS", help="Only objects as metadata.name=web or status.phase!=Running.")
 @click.option("--all", "everything", is_flag=True, help="All objects of the kind in the namespace.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Return when the objects are gone.")
 @click.option("--grace-period", type=click.IntRange(min=0), metavar="SECONDS", help="Between SIGTERM and SIGKILL.")
@@ -139,6 +105,7 @@ def delete(
     files: tuple[str, ...],
     namespace: str,
     selector: str | None,
+    field_selector: str | None,
     everything: bool,
     wait: bool,
     grace_period: int | None,
@@ -150,8 +117,9 @@ def delete(
     options: Object = {"propagationPolicy": cascade.capitalize()}
     if grace_period is not None:
         options["gracePeriodSeconds"] = grace_period
+    query = {"labelSelector": selector, "fieldSelector": field_selector}
     left: list[tuple[str, Object]] = []
-    for kind, place, name in _to_delete(client, what, files, namespace, selector, everything):
+    for kind, place, name in _to_delete(client, what, files, namespace, query, everything):
         path = BY_KIND[kind].path(place, name)
         try:
             answer = client.request("DELETE", path, options)
@@ -172,13 +140,13 @@ def _to_delete(
     what: Sequence[str],
     files: Sequence[str],
     namespace: str,
-    selector: str | None,
+    query: dict[str, Any],
     everything: bool,
 ) -> list[tuple[str, str, str]]:
     """Kind, namespace and name of each object meant."""
     if files:
-        if what or selector or everything:
-            raise BadInput("-f names the objects", remedy="leave out kinds, names, -l and --all")
+        if what or any(query.values()) or everything:
+            raise BadInput("-f names the objects", remedy="leave out kinds, names, selectors and --all")
         from runtime.pod import manifest
 
         # What refers to others goes first, in the reverse order of apply.
@@ -189,9 +157,9 @@ def _to_delete(
         if target.name is not None:
             found.append((target.resource.kind, namespace, target.name))
             continue
-        if not (selector or everything):
+        if not (any(query.values()) or everything):
             raise BadInput(f"which {target.resource.plural}?", remedy="give names, -l LABELS or --all")
-        items = _list(client, target, namespace, {"labelSelector": selector})["items"]
+        items = _list(client, target, namespace, query)["items"]
         found += [(target.resource.kind, namespace, item["metadata"]["name"]) for item in items]
     return found
 

@@ -171,10 +171,7 @@ class Api:
             raise BadInput("apply takes a v1 List", remedy='{"apiVersion": "v1", "kind": "List", "items": […]}')
         admitted = applying.check(self._store, body["items"])
         with self._transaction(query) as writes:
-            done = [
-                applying.apply(writes, self._registry, tree, item)
-                for tree, item in zip(body["items"], admitted, strict=True)
-            ]
+            done = applying.apply_all(writes, self._registry, body["items"], admitted)
         results = [{"result": one.result, "object": msgspec.Raw(one.record.body)} for one in done]
         return reply({"apiVersion": "rawpod.dev/v1", "kind": "ApplyResult", "results": results})
 

@@ -10,7 +10,7 @@ import msgspec
 
 from kernel.errors import Conflict
 from runtime.supervisor.admission import admit, admit_together
-from runtime.supervisor.patches import three_way
+from runtime.supervisor.merging import three_way
 from runtime.supervisor.registry import Invalid, Registry
 from runtime.supervisor.resources import BY_KIND, Object
 from runtime.supervisor.store import Record, Store, Transaction, key_of
@@ -48,6 +48,17 @@ def check(store: Store, trees: list[Any]) -> list[Object]:
         raise Invalid(causes)
     admit_together(store, admitted)
     return admitted
+
+
+def apply_all(writes: Transaction, registry: Registry, trees: list[Object], admitted: list[Object]) -> list[Applied]:
+    """Every checked document. Raises Invalid with the index of the one that may not be changed so."""
+    done = []
+    for index, (tree, item) in enumerate(zip(trees, admitted, strict=True)):
+        try:
+            done.append(apply(writes, registry, tree, item))
+        except Invalid as error:
+            raise Invalid([(f"items[{index}].{field}", message) for field, message in error.causes]) from None
+    return done
 
 
 def apply(writes: Transaction, registry: Registry, tree: Object, admitted: Object) -> Applied:

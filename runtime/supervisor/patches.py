@@ -1,10 +1,9 @@
-"""Changes to decoded JSON: merge patch (RFC 7386), JSON patch (RFC 6902), and the three-way merge of `apply`. Pure."""
+"""Changes to decoded JSON: merge patch (RFC 7386) and JSON patch (RFC 6902). Pure."""
 
 import copy
 from typing import Any
 
 from kernel.errors import BadInput
-from runtime.supervisor.resources import Object
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -17,24 +16,6 @@ def merge(target: Any, patch: Any) -> Any:
             result.pop(key, None)
         else:
             result[key] = merge(result.get(key), value)
-    return result
-
-
-def three_way(live: Object, last: Object, wanted: Object) -> Object:
-    """`live` with what `wanted` says, and without what `last` said and `wanted` says no more.
-
-    Fields that neither mentions (defaults, another's replica count) stay. Lists are replaced as a whole.
-    """
-    result = dict(live)
-    for key in last:
-        if key not in wanted:
-            result.pop(key, None)
-    for key, value in wanted.items():
-        ours, before = result.get(key), last.get(key)
-        if isinstance(value, dict) and isinstance(ours, dict):
-            result[key] = three_way(ours, before if isinstance(before, dict) else {}, value)
-        else:
-            result[key] = value
     return result
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 
 from kernel.errors import BadInput, Conflict
+from runtime.supervisor import immutable
 from runtime.supervisor.meta import short_hash, terminating, timestamp, uid_of
 from runtime.supervisor.resources import Object
 from runtime.supervisor.store import Record, Transaction
@@ -129,21 +130,9 @@ def _grace(pod: Object, asked: int | None) -> int:
 
 
 def _check_unchangeable(old: Object, new: Object) -> None:
-    kind = old["kind"]
-    causes = []
-    if kind == "Pod":
-        bound = {"nodeName": old["spec"].get("nodeName"), **new["spec"]}
-        if bound != old["spec"]:
-            causes.append(("spec", "a pod's spec may not change (delete the pod and make it anew)"))
-        new["spec"] = bound
-    elif kind in ("Deployment", "ReplicaSet") and new["spec"].get("selector") != old["spec"].get("selector"):
-        causes.append(("spec.selector", "may not change (delete the object and make it anew)"))
-    elif kind in ("ConfigMap", "Secret") and old.get("immutable"):
-        fields = ("data", "binaryData", "stringData", "type", "immutable")
-        causes += [
-            (field, "may not change: the object is immutable") for field in fields if new.get(field) != old.get(field)
-        ]
-    if causes:
+    if old["kind"] == "Pod":
+        new["spec"] = {"nodeName": old["spec"].get("nodeName"), **new["spec"]}
+    if causes := immutable.faults(old, new):
         raise Invalid(causes)
 
 

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from kernel.errors import BadInput
-from runtime.supervisor.patches import json_patch, merge, three_way
+from runtime.supervisor import immutable
+from runtime.supervisor.merging import three_way
+from runtime.supervisor.patches import json_patch, merge
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,58 @@ def test_three_way_merge_removes_what_was_said_and_is_said_no_more() -> None:
     assert three_way(live, last, wanted) == {
         "spec": {"replicas": 7, "ports": [3], "default": True, "new": {"x": 1}},
     }
+
+
+def test_lists_of_named_items_are_merged_item_by_item() -> None:
+    live = {"containers": [{"name": "injected"}, {"name": "a", "image": "x", "tty": False}, {"name": "b"}]}
+    last = {"containers": [{"name": "a", "image": "x", "stdin": True}, {"name": "b"}]}
+    wanted = {"containers": [{"name": "new"}, {"name": "a", "image": "y"}]}
+    assert three_way(live, last, wanted) == {
+        "containers": [{"name": "new"}, {"name": "injected"}, {"name": "a", "image": "y", "tty": False}]
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "key", "value"),
+    [
+        ("env", "name", "A"),
+        ("ports", "containerPort", 80),
+        ("ports", "port", 80),
+        ("volumeMounts", "mountPath", "/x"),
+        ("hostAliases", "ip", "10.0.0.1"),
+        ("imagePullSecrets", "name", "s"),
+    ],
+)
+def test_each_merged_list_has_its_own_key(field: str, key: str, value: Any) -> None:
+    live = {field: [{key: value, "default": 1}, {key: "other" if isinstance(value, str) else 1}]}
+    assert three_way(live, {}, {field: [{key: value, "set": 2}]}) == {
+        field: [{key: value, "default": 1, "set": 2}, live[field][1]]
+    }
+
+
+def test_atomic_lists_and_lists_with_a_key_twice_are_replaced() -> None:
+    live = {"tolerations": [{"key": "a"}], "ports": [{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]}
+    wanted = {"tolerations": [{"key": "b"}], "ports": [{"containerPort": 53}], "volumes": []}
+    assert three_way(live, {}, wanted) == wanted
+
+
+def test_a_volume_and_a_strategy_take_one_form_alone() -> None:
+    live = {"volumes": [{"name": "v", "emptyDir": {}}], "strategy": {"type": "RollingUpdate", "rollingUpdate": {}}}
+    wanted = {"volumes": [{"name": "v", "configMap": {"name": "c"}}], "strategy": {"type": "Recreate"}}
+    assert three_way(live, {}, wanted) == wanted
+
+
+def test_what_may_not_change_in_a_pod_is_named() -> None:
+    spec = {"containers": [{"name": "c", "image": "a"}], "tolerations": [{"key": "x"}]}
+    old = {"kind": "Pod", "spec": spec}
+    assert immutable.faults(old, {"kind": "Pod", "spec": {**spec, "tolerations": [{"key": "y"}, {"key": "x"}]}}) == []
+    changed = {"containers": [{"name": "c", "image": "b"}], "tolerations": [], "hostname": "h"}
+    [(field, message)] = immutable.faults(old, {"kind": "Pod", "spec": changed})
+    assert field == "spec" and "spec.containers[0].image, spec.tolerations, spec.hostname" in message
+
+
+def test_the_type_of_a_secret_and_what_is_immutable_stay() -> None:
+    old = {"kind": "Secret", "type": "Opaque", "data": {}, "immutable": True}
+    assert immutable.faults(old, dict(old)) == []
+    new = {"kind": "Secret", "type": "other", "data": {"a": "b"}}
+    assert [field for field, _ in immutable.faults(old, new)] == ["type", "data", "immutable"]
