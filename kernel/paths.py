@@ -36,13 +36,55 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
     The kernel answers EAGAIN when a rename elsewhere raced with the walk (openat2(2)); the walk is then repeated.
     """
+    return _patiently(root_fd, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_beneath(directory_fd: int, path: str, flags: int) -> int:
+    """Open relative `path` below a directory. EXDEV for ".." or a link that leads out of it, absolute ones too."""
+    return _patiently(directory_fd, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+
+
+def _patiently(fd: int, path: str, flags: int, mode: int, resolve: int) -> int:
     for _ in range(64):
         try:
-            return openat2(root_fd, path, flags, mode=mode, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+            return openat2(fd, path, flags, mode=mode, resolve=resolve)
         except SystemCallError as error:
             if error.errno != _EAGAIN:
                 raise
-    return openat2(root_fd, path, flags, mode=mode, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return openat2(fd, path, flags, mode=mode, resolve=resolve)
+
+
+def mkdir_beneath(directory_fd: int, path: str, mode: int, *, uid: int = 0, gid: int = 0) -> None:
+    """Make what is missing of relative `path` below a directory, directories of exactly that mode and owner.
+
+    What exists is opened as open_beneath() does; from there on each new directory is made and opened by its
+    descriptor, through no link.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    found = len(parts)
+    while True:
+        try:
+            held = open_beneath(directory_fd, "/".join(parts[:found]) or ".", os.O_PATH)
+            break
+        except SystemCallError as error:
+            if error.errno != _ENOENT or not found:
+                raise
+            found -= 1
+    try:
+        for name in parts[found:]:
+            try:
+                os.mkdir(name, 0o700, dir_fd=held)
+                new = True
+            except FileExistsError:
+                new = False
+            below = openat2(held, name, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            os.close(held)
+            held = below
+            if new:
+                os.fchown(held, uid, gid)
+                os.fchmod(held, mode)
+    finally:
+        os.close(held)
 
 
 def mkdir_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:

@@ -106,13 +106,14 @@ def _one(number: int, entry: Entry, around: Surroundings, before: list[Operation
 
 
 def _bind(number: int, entry: Entry, bind: Bind, around: Surroundings, before: list[Operation]) -> Bind:
-    bind = bind.replace(source=os.path.join(around.bundle, bind.source))
+    if not bind.within:
+        bind = bind.replace(source=os.path.join(around.bundle, bind.source))
     ids, recursive = _ids(number, entry, around)
     if not (ids or around.user or around.elsewhere or bind.propagation & MS_SHARED):
         return bind
     pinned = f"mounts[{number}]"
     follow = follows_source(bind.links)
-    before.append(PinSource(bind.source, pinned, bind.recursive, "", ids, recursive, bind.destination, follow))
+    before.append(PinSource(bind.source, pinned, bind.recursive, bind.within, ids, recursive, bind.destination, follow))
     return bind.replace(pinned=pinned)
 
 

@@ -25,7 +25,7 @@ from kernel.mounts import (
     statfs_type,
 )
 from kernel.operation import Assembly, Operation
-from kernel.paths import open_in_root
+from kernel.paths import open_beneath, open_in_root
 from rootfs import options
 from rootfs.copy import copy_tree
 from rootfs.filesystems import propagate
@@ -48,7 +48,7 @@ class Bind(Operation):
     """`source` of the host on `destination` in the root.
 
     `source` is resolved once, by the kernel, into a detached mount; whatever happens to the path afterwards changes
-    nothing. With `within` it is resolved inside that directory, whose links cannot lead out (for subPath volumes).
+    nothing. With `within` it is resolved inside that directory, and a link that leads out is an error (for subPath).
     `set` and `clear` are MOUNT_ATTR_* of the mount itself, `tree_set` and `tree_clear` of all mounts below it, too.
     Without `propagation` the bind is private. With `populate` an empty directory first gets a copy of what it covers,
     its owner and mode too, as Docker fills volumes of an image. With `pinned`, PinSource has cloned it under that name
@@ -270,7 +270,7 @@ def clone(source: str, *, recursive: bool, within: str = "", follow: bool = True
             return open_tree(AT_FDCWD, source, flags | (0 if follow else AT_SYMLINK_NOFOLLOW))
         directory = os.open(within, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            pinned = open_in_root(directory, source, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
+            pinned = open_beneath(directory, source, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         finally:
             os.close(directory)
         try:
@@ -278,6 +278,8 @@ def clone(source: str, *, recursive: bool, within: str = "", follow: bool = True
         finally:
             os.close(pinned)
     except (SystemCallError, FileNotFoundError) as error:
+        if error.errno == errno.EXDEV and within:
+            raise ContainerError(f"mount source {source!r} leads out of {within!r}") from None
         if error.errno != errno.ENOENT:
             raise
         shown = f"{source!r} in {within!r}" if within else repr(source)

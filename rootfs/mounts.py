@@ -106,6 +106,8 @@ def _bind(destination: str, source: str | None, parsed: options.MountOptions) ->
     if options.COPY_SYMLINK in parsed.links and len(parsed.links) > 1:
         other = min(parsed.links - {options.COPY_SYMLINK})
         raise BadInput(f"mount {destination!r}: options {options.COPY_SYMLINK!r} and {other!r} exclude each other")
+    if parsed.within and not parsed.within.startswith("/"):
+        raise BadInput(f"mount {destination!r}: option 'within={parsed.within}' is not an absolute path")
     if parsed.populate and (parsed.set | parsed.tree_set) & MOUNT_ATTR_RDONLY:
         _refuse(destination, "a read-only bind mount", ("copyup",))
     return Bind(
@@ -117,6 +119,7 @@ def _bind(destination: str, source: str | None, parsed: options.MountOptions) ->
         parsed.tree_set,
         parsed.tree_clear,
         parsed.propagation or MS_PRIVATE | MS_REC,
+        within=parsed.within,
         populate=parsed.populate,
         links=parsed.links,
     )
@@ -154,7 +157,12 @@ def _filesystem(
 
 def _refuse_bind_words(destination: str, what: str, parsed: options.MountOptions) -> None:
     """Options that only a bind can have; the ids of another are those of the container's user namespace already."""
-    words = (parsed.idmap, "copyup" if parsed.populate else "", *sorted(parsed.links))
+    words = (
+        parsed.idmap,
+        "copyup" if parsed.populate else "",
+        "within" if parsed.within else "",
+        *sorted(parsed.links),
+    )
     _refuse(destination, what, tuple(filter(None, words)))
 
 

@@ -81,7 +81,8 @@ class MountOptions(Record):
 
     `propagation` is 0 or MS_*, with MS_REC for the whole tree. `idmap` is the option as it was written, "ridmap" for
     the whole tree. `populate` fills an empty source of a bind with what it covers. `links` are those of _LINKS that
-    are given. `data` goes to the filesystem, in order.
+    are given. `within` is the directory of the host below which the source of a bind is looked up. `data` goes to the
+    filesystem, in order.
     """
 
     bind: bool = False
@@ -98,6 +99,7 @@ class MountOptions(Record):
     idmap: str = ""
     populate: bool = False
     links: frozenset[str] = frozenset()
+    within: str = ""
 
 
 def parse(options: Iterable[str]) -> MountOptions:
@@ -105,7 +107,7 @@ def parse(options: Iterable[str]) -> MountOptions:
     bind = recursive = remount = copy_up = populate = False
     attributes, tree = (0, 0), (0, 0)
     propagation = 0
-    idmap = ""
+    idmap = within = ""
     links: set[str] = set()
     data: list[str] = []
     superblock: list[str] = []
@@ -128,6 +130,8 @@ def parse(options: Iterable[str]) -> MountOptions:
             links.add(option)
         elif option.partition("=")[0] in ("idmap", "ridmap"):
             idmap = option
+        elif option.startswith("within="):
+            within = option.removeprefix("within=")
         elif option in _SUPERBLOCK:
             superblock.append(option)
         elif option not in _NOTHING_TO_DO:
@@ -145,6 +149,7 @@ def parse(options: Iterable[str]) -> MountOptions:
         idmap,
         populate,
         frozenset(links),
+        within,
     )
 
 
@@ -168,7 +173,7 @@ def names(set_: int, clear: int = 0) -> list[str]:
 def known_options() -> list[str]:
     """Every option that is no filesystem's own, sorted (features.md, "Mount options")."""
     recursive = ["r" + name for name in _ATTRIBUTES]
-    others = ["bind", "rbind", "remount", "tmpcopyup", "copyup", "idmap", "ridmap"]
+    others = ["bind", "rbind", "remount", "tmpcopyup", "copyup", "idmap", "ridmap", "within"]
     return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others, *_LINKS})
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from kernel.errors import BadInput, NotFound, SystemCallError
+from kernel.errors import BadInput, ContainerError, NotFound, SystemCallError
 from kernel.mounts import MNT_DETACH, MS_NODEV, MS_NOSUID, UMOUNT_NOFOLLOW, mount, umount2
-from kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+from kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, mkdir_beneath, openat2
 from rootfs.files import new_file
 from rootfs.removal import remove_tree
 
@@ -42,6 +43,28 @@ def make_empty(path: str | os.PathLike[str]) -> None:
     _make_directory(path, 0o777)
 
 
+def make_below(volume: str, path: str) -> None:
+    """Make directory `path` below `volume` where there is nothing, with the mode and owner of the volume.
+
+    Raises ContainerError if it leads out of the volume, or goes through a file.
+    """
+    try:
+        held = os.open(volume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise ContainerError(f"{volume!r} is not a directory: there is no {path!r} in it") from None
+    try:
+        status = os.fstat(held)
+        mkdir_beneath(held, path, stat.S_IMODE(status.st_mode), uid=status.st_uid, gid=status.st_gid)
+    except SystemCallError as error:
+        if error.errno in (errno.EXDEV, errno.ELOOP):
+            raise ContainerError(f"{path!r} leads out of {volume!r}, or through a link that dangles") from None
+        if error.errno == errno.ENOTDIR:
+            raise ContainerError(f"{path!r} in {volume!r} goes through a file") from None
+        raise
+    finally:
+        os.close(held)
+
+
 def mount_memory(path: str | os.PathLike[str], size: int = 0, *, mode: int = 0o777, owner: int = 0) -> None:
     """A tmpfs of at most `size` bytes; 0 is the kernel's half of the memory (tmpfs(5)). All may write by default."""
     _make_directory(path, 0o700)
@@ -58,52 +81,38 @@ def unmount_memory(path: str | os.PathLike[str]) -> None:
             raise
 
 
-def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile]) -> None:
-    """Make directory `path` hold `files`, seen by readers all at once, and nothing else.
+def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile], *, owner: int = 0) -> bool:
+    """Make directory `path` hold `files`, seen by readers all at once, and nothing else. Whether anything changed.
 
-    As in Kubernetes: the files are in a directory ..N, `..data` is a link to it, and each file's first name is a link
-    through `..data`. A new state is written beside the old one and takes its place by one rename(2). Everything goes
-    by descriptor and follows no link, so what a container with write access put there leads nowhere.
-    Raises BadInput for a path that leaves the volume.
-    """
-    wanted = [(_volume_path(file.path), file) for file in files]
-    _make_directory(path, 0o755)
-    volume = os.open(path, _DIRECTORY)
-    try:
-        state = _next_state(volume)
-        os.mkdir(state, 0o755, dir_fd=volume)
-        directory = os.open(state, _DIRECTORY, dir_fd=volume)
-        try:
-            os.fchmod(directory, 0o755)
-            for parts, file in wanted:
-                _write(directory, parts, file)
-        finally:
-            os.close(directory)
-        remove_tree(volume, "..data_new")
-        os.symlink(state, "..data_new", dir_fd=volume)
-        os.rename("..data_new", "..data", src_dir_fd=volume, dst_dir_fd=volume)
-        _link(volume, {parts[0] for parts, _ in wanted}, state)
-    finally:
-        os.close(volume)
-
-
-def write_files(path: str | os.PathLike[str], files: Iterable[VolumeFile], *, owner: int = 0) -> None:
-    """Put `files` in directory `path` as they are, for a volume that is written once. What else is there stays.
-
-    `owner` is the user and group of the files and of directories that are made for them.
-
-    By descriptor and through no link: a file replaces a link of its name, a link for a directory is an error.
-    Raises BadInput for a path that leaves the volume.
+    As in Kubernetes: the files are in a directory named after the time, `..data` is a link to it, and each file's first
+    name is a link through `..data`. A new state is written beside the old one and takes its place by one rename(2).
+    Everything goes by descriptor and follows no link, so what a container with write access put there leads nowhere.
+    `owner` is the user and group of all of it. Raises BadInput for a path that leaves the volume.
     """
     wanted = [(_volume_path(file.path), file) for file in files]
     _make_directory(path, 0o755)
     volume = os.open(path, _DIRECTORY)
     try:
         os.fchown(volume, owner, owner)
-        for parts, file in wanted:
-            _write(volume, parts, file, owner)
+        names = {parts[0] for parts, _ in wanted}
+        if _holds(volume, wanted, names):
+            return False
+        state = _new_state(volume)
+        directory = os.open(state, _DIRECTORY, dir_fd=volume)
+        try:
+            os.fchmod(directory, 0o755)
+            os.fchown(directory, owner, owner)
+            for parts, file in wanted:
+                _write(directory, parts, file, owner)
+        finally:
+            os.close(directory)
+        remove_tree(volume, "..data_tmp")
+        _link(volume, "..data_tmp", state, owner)
+        os.rename("..data_tmp", "..data", src_dir_fd=volume, dst_dir_fd=volume)
+        _link_names(volume, names, state, owner)
     finally:
         os.close(volume)
+    return True
 
 
 def check_host_path(path: str, kind: str) -> None:
@@ -145,9 +154,53 @@ def _volume_path(path: str) -> list[str]:
     return parts
 
 
-def _next_state(volume: int) -> str:
-    taken = [int(name[2:]) for name in os.listdir(volume) if name.startswith("..") and name[2:].isdecimal()]
-    return f"..{max(taken, default=0) + 1}"
+def _new_state(volume: int) -> str:
+    """A directory named after the time, as `date +..%Y_%m_%d_%H_%M_%S.%N` would have it."""
+    while True:
+        now = time.time_ns()
+        name = time.strftime("..%Y_%m_%d_%H_%M_%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}"
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=volume)
+            return name
+
+
+def _holds(volume: int, wanted: list[tuple[list[str], VolumeFile]], names: set[str]) -> bool:
+    """Whether `..data` has just these files. What it leads to is never trusted further than to be compared."""
+    try:
+        if {name for name in os.listdir(volume) if not name.startswith("..")} != names:
+            return False
+        if any(os.readlink(name, dir_fd=volume) != f"..data/{name}" for name in names):
+            return False
+        state = openat2(volume, "..data", os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_BENEATH)
+    except (OSError, SystemCallError):
+        return False
+    try:
+        if _count(state) != len({file.path for _, file in wanted}):
+            return False
+        return all(_same(state, file) for _, file in wanted)
+    except (OSError, SystemCallError):
+        return False
+    finally:
+        os.close(state)
+
+
+def _count(directory: int) -> int:
+    """The files below, directories without any counting as one."""
+    count = 0
+    for _, directories, files, _ in os.fwalk(".", dir_fd=directory):
+        count += len(files) + (not directories and not files)
+    return count
+
+
+def _same(state: int, file: VolumeFile) -> bool:
+    fd = openat2(state, file.path, os.O_RDONLY | os.O_NONBLOCK, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    with os.fdopen(fd, "rb") as opened:
+        status = os.fstat(fd)
+        return (
+            stat.S_ISREG(status.st_mode)
+            and stat.S_IMODE(status.st_mode) == file.mode
+            and opened.read(len(file.data) + 1) == file.data
+        )
 
 
 def _write(directory: int, parts: list[str], file: VolumeFile, owner: int = 0) -> None:
@@ -168,11 +221,13 @@ def _write(directory: int, parts: list[str], file: VolumeFile, owner: int = 0) -
         os.close(held)
 
 
-def _link(volume: int, names: set[str], state: str) -> None:
+def _link(volume: int, name: str, target: str, owner: int) -> None:
+    os.symlink(target, name, dir_fd=volume)
+    os.chown(name, owner, owner, dir_fd=volume, follow_symlinks=False)
+
+
+def _link_names(volume: int, names: set[str], state: str, owner: int) -> None:
     """Links for the files of now, and none for those of before."""
-    for name in os.listdir(volume):
-        if name not in names and name not in ("..data", state):
-            remove_tree(volume, name)
     for name in names:
         target = f"..data/{name}"
         try:
@@ -181,4 +236,7 @@ def _link(volume: int, names: set[str], state: str) -> None:
         except OSError:
             pass
         remove_tree(volume, name)
-        os.symlink(target, name, dir_fd=volume)
+        _link(volume, name, target, owner)
+    for name in os.listdir(volume):
+        if name not in names and name not in ("..data", state):
+            remove_tree(volume, name)

@@ -18,9 +18,10 @@ from runtime.pod import annotations as pod_annotations
 from runtime.pod import environment, idblocks, image_config, quantities, users
 from runtime.pod.faults import shown
 from runtime.pod.hostnames import kernel_hostname
-from runtime.pod.objects import Capabilities, Container, Pod, ResourceRequirements, SecurityContext
+from runtime.pod.objects import Capabilities, Container, Pod, ResourceRequirements, SecurityContext, VolumeMount
 from runtime.pod.signals import signal_number
 from runtime.pod.users import Accounts, ResolvedUser
+from runtime.pod.validate_mounts import sub_path_fault
 
 DEFAULT_CAPABILITIES = (
     "CAP_CHOWN",
@@ -72,10 +73,11 @@ class Surroundings(Record):
 
     `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
     is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to
-    its place on the host, `image_volumes` a directory of the container to the place of what its image wants kept there,
-    `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is
-    the first id of the host that the pod's user namespace maps, None for the host's users, and `mapped` are the volumes
-    whose files have the container's ids on disk. `seccomp` is the container's profile, None for no filter.
+    its place on the host, `image_volumes` a directory of the container to the place of what its image wants kept
+    there, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is the first
+    id of the host that the pod's user namespace maps, None for the host's users, and `mapped` are the volumes whose
+    files have the container's ids on disk, `read_only` those that no container writes to. `seccomp` is the
+    container's profile, None for no filter.
     """
 
     upper: str
@@ -89,6 +91,7 @@ class Surroundings(Record):
     ids: int | None = None
     mapped: frozenset[str] = frozenset()
     image_volumes: Mapping[str, str] = {}
+    read_only: frozenset[str] = frozenset()
 
 
 def compile_container(
@@ -105,7 +108,7 @@ def compile_container(
         oci_version=spec.OCI_VERSION,
         root=spec.Root(path="rootfs", readonly=bool(context.read_only_root_filesystem)),
         hostname=kernel_hostname(pod) if surroundings.namespaces.get("uts") == "" else "",
-        mounts=_mounts(container, image, surroundings),
+        mounts=_mounts(container, image, surroundings, env),
         process=spec.Process(
             terminal=container.tty,
             user=spec.User(uid=user.uid, gid=user.gid, additional_gids=list(user.groups)),
@@ -275,7 +278,26 @@ def _sysctls(pod: Pod) -> dict[str, str]:
     return {entry.name.replace("/", "."): entry.value for entry in context.sysctls} if context else {}
 
 
-def _mounts(container: Container, image: ImageView, surroundings: Surroundings) -> list[spec.Mount]:
+def sub_path(mount: VolumeMount, env: Mapping[str, str]) -> str:
+    """What of the volume is mounted, "" for all of it. `env` is what environment.resolve gave.
+
+    Raises BadInput for a subPathExpr with a variable that there is not, or that leads out of the volume by its text.
+    """
+    text = mount.sub_path
+    if mount.sub_path_expr:
+        missing = environment.missing_variables(mount.sub_path_expr, env)
+        if missing:
+            raise BadInput(f"volume mount {shown(mount.name)}: subPathExpr: no variable {shown(missing[0])}")
+        text = environment.expand(mount.sub_path_expr, env)
+        if wrong := sub_path_fault(text):
+            raise BadInput(f"volume mount {shown(mount.name)}: subPathExpr becomes {shown(text)}, which {wrong}")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    return "/".join(parts)
+
+
+def _mounts(
+    container: Container, image: ImageView, surroundings: Surroundings, env: Mapping[str, str]
+) -> list[spec.Mount]:
     """The root first, then what every container has, then volumes from the outermost directory inwards."""
     wanted = sorted(container.volume_mounts, key=lambda mount: _normal(mount.mount_path).count("/"))
     taken = {_normal(mount.mount_path) for mount in wanted}
@@ -293,11 +315,22 @@ def _mounts(container: Container, image: ImageView, surroundings: Surroundings) 
         if target not in taken
     ]
     for mount in wanted:
-        options = ("rro",) if mount.read_only else ("rw",)
-        target = _normal(mount.mount_path)
+        options = _mount_options(mount, surroundings)
         mapping = ids if mount.name in surroundings.mapped else []
-        mounts.append(_bind(surroundings.volumes[mount.name], target, *options, ids=mapping))
+        source = surroundings.volumes[mount.name]
+        if below := sub_path(mount, env):
+            options.append(f"within={source}")
+            source = below
+        mounts.append(_bind(source, _normal(mount.mount_path), *options, ids=mapping))
     return mounts
+
+
+def _mount_options(mount: VolumeMount, surroundings: Surroundings) -> list[str]:
+    # Stricter than Kubernetes: what is mounted below is read-only too, unless that was asked against.
+    recursive = mount.recursive_read_only != "Disabled" or mount.name in surroundings.read_only
+    read_only = mount.read_only or mount.name in surroundings.read_only
+    options = ["rro" if recursive else "ro"] if read_only else ["rw"]
+    return [*options, *(["rslave"] if mount.mount_propagation == "HostToContainer" else [])]
 
 
 def _root(image: ImageView, surroundings: Surroundings) -> spec.Mount:

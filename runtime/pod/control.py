@@ -1,8 +1,8 @@
 """The monitor's control socket: one JSON object a packet over SOCK_SEQPACKET (unix(7)).
 
-To the monitor: {"do": "watch"}, {"do": "stop", "grace": seconds or null},
-{"do": "signal", "container": name, "signal": number}. From it: {"status": {…}} to watchers, at once and after every
-change; {"done": true} or {"error": "…"} to the others.
+To the monitor: {"do": "watch"}, {"do": "stop", "grace": seconds or null}, {"do": "refresh"} after pod.json or
+values.json changed, {"do": "signal", "container": name, "signal": number}. From it: {"status": {…}} to watchers, at
+once and after every change; {"done": true} or {"error": "…"} to the others.
 The end of the connection means that the monitor is gone.
 """
 
@@ -29,6 +29,9 @@ class Handler(Protocol):
 
     def stop_requested(self, grace: float | None, done: Callable[[], None]) -> None:
         """Terminate the pod, by default with its own grace period; call `done` when its sandbox is gone."""
+
+    def refresh_requested(self) -> None:
+        """Read the pod's labels, annotations, ConfigMaps and Secrets again and show them in its volumes."""
 
     def signal_requested(self, container: str | None, signum: int) -> None:
         """Send a signal to a container's first process."""
@@ -115,6 +118,9 @@ class Server:
                 grace = message.get("grace")
                 grace = None if grace is None else float(grace)
                 self._handler.stop_requested(grace, client.done)
+            case "refresh":
+                self._handler.refresh_requested()
+                client.send({"done": True})
             case "signal":
                 self._handler.signal_requested(message.get("container"), int(message["signal"]))
                 client.send({"done": True})

@@ -78,6 +78,11 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return result
 
 
+def missing_variables(text: str, variables: Mapping[str, str]) -> list[str]:
+    """The names in `$(NAME)` references that stand for no variable."""
+    return [found[1] for found in _REFERENCE.finditer(text) if found[1] is not None and found[1] not in variables]
+
+
 def field_value(pod: Pod, path: str, sources: Sources) -> str:
     """The value of a fieldRef; raises BadInput for a path that is not offered."""
     meta = pod.metadata

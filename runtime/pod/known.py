@@ -14,17 +14,17 @@ _BY_TYPE: dict[type, str] = {
     objects.LabelSelector: "matchExpressions",
     objects.EnvVarSource: "resourceFieldRef fileKeyRef",
     objects.ResourceRequirements: "claims",
-    objects.VolumeMount: "subPath subPathExpr mountPropagation recursiveReadOnly",
     objects.SecurityContext: "privileged procMount seLinuxOptions windowsOptions appArmorProfile",
     objects.Container: (
         "livenessProbe readinessProbe startupProbe lifecycle restartPolicyRules resizePolicy stdinOnce "
         "terminationMessagePath terminationMessagePolicy volumeDevices"
     ),
     objects.Volume: (
-        "persistentVolumeClaim downwardAPI projected csi nfs iscsi image ephemeral fc flexVolume flocker gitRepo "
+        "persistentVolumeClaim csi nfs iscsi image ephemeral fc flexVolume flocker gitRepo "
         "glusterfs gcePersistentDisk awsElasticBlockStore azureDisk azureFile cephfs cinder photonPersistentDisk "
         "portworxVolume quobyte rbd scaleIO storageos vsphereVolume"
     ),
+    objects.VolumeProjection: "serviceAccountToken clusterTrustBundle podCertificate",
     objects.PodSecurityContext: (
         "fsGroup fsGroupChangePolicy seLinuxOptions seLinuxChangePolicy windowsOptions appArmorProfile "
         "supplementalGroupsPolicy"
@@ -54,7 +54,6 @@ UNSUPPORTED_KINDS = frozenset(_KINDS.split())
 
 _SAME_AS_OURS = {
     "procMount": "Default",
-    "mountPropagation": "None",
     "os": {"name": "linux"},
     "preemptionPolicy": "PreemptLowerPriority",
     "priority": 0,

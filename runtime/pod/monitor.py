@@ -240,6 +240,12 @@ class Monitor:
         self._on_done.append(done)
         self.stop(self.blueprint.grace if grace is None else grace)
 
+    def refresh_requested(self) -> None:
+        faults = self.blueprint.refresh(files=self.pod.sandbox_ready)
+        self.changed()
+        if faults:
+            raise RawpodError("; ".join(faults))
+
     def signal_requested(self, container: str | None, signum: int) -> None:
         if not 1 <= signum < signal.NSIG:
             raise BadInput(f"signal {signum} does not exist")

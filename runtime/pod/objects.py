@@ -25,15 +25,23 @@ from runtime.pod.meta import (
     Timestamp,
     always,
 )
+from runtime.pod.objects_fields import FieldSelector, ResourceFieldSelector
 from runtime.pod.objects_pod import PodDNSConfig, PodDNSConfigOption, Toleration
 from runtime.pod.objects_volumes import (
+    ConfigMapProjection,
     ConfigMapVolumeSource,
+    DownwardAPIProjection,
+    DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource,
     EmptyDirVolumeSource,
     HostPathVolumeSource,
     KeyToPath,
+    ProjectedVolumeSource,
+    SecretProjection,
     SecretVolumeSource,
     Volume,
     VolumeMount,
+    VolumeProjection,
 )
 from runtime.pod.status import (
     Condition,
@@ -53,6 +61,7 @@ __all__ = [
     "Capabilities",
     "Condition",
     "ConfigMap",
+    "ConfigMapProjection",
     "ConfigMapVolumeSource",
     "Container",
     "ContainerPort",
@@ -65,6 +74,9 @@ __all__ = [
     "DeploymentSpec",
     "DeploymentStatus",
     "DeploymentStrategy",
+    "DownwardAPIProjection",
+    "DownwardAPIVolumeFile",
+    "DownwardAPIVolumeSource",
     "EmptyDirVolumeSource",
     "EnvFromSource",
     "EnvVar",
@@ -91,13 +103,16 @@ __all__ = [
     "PodSpec",
     "PodStatus",
     "PodTemplateSpec",
+    "ProjectedVolumeSource",
     "Quantity",
     "ReplicaSet",
     "ReplicaSetSpec",
     "ReplicaSetStatus",
+    "ResourceFieldSelector",
     "ResourceRequirements",
     "SeccompProfile",
     "Secret",
+    "SecretProjection",
     "SecretVolumeSource",
     "SecurityContext",
     "SourceSelector",
@@ -109,6 +124,7 @@ __all__ = [
     "Toleration",
     "Volume",
     "VolumeMount",
+    "VolumeProjection",
     "dump",
 ]
 
@@ -119,13 +135,6 @@ class KeySelector(KubernetesStruct):
     name: str = ""
     key: str = ""
     optional: bool | None = None
-
-
-class FieldSelector(KubernetesStruct):
-    """A field of the pod itself, as "metadata.name"."""
-
-    field_path: str = ""
-    api_version: str = ""
 
 
 class EnvVarSource(KubernetesStruct):

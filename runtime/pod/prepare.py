@@ -109,18 +109,7 @@ class Blueprint:
     @classmethod
     def read(cls, settings: Settings, uid: str, hierarchy: Hierarchy) -> Blueprint:
         """From STATE/pods/UID. Raises NotFound without pod.json, BadInput for one that cannot be read."""
-        where = settings.pod(uid)
-        try:
-            pod = msgspec.json.decode((where / directory.POD).read_bytes(), type=Pod)
-            values = _Values()
-            if (where / directory.VALUES).exists():
-                values = msgspec.json.decode((where / directory.VALUES).read_bytes(), type=_Values)
-        except FileNotFoundError:
-            raise NotFound(f"pod {uid!r} has no {directory.POD}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"pod {uid!r}: {error}") from None
-        if pod.metadata.uid != uid:
-            raise BadInput(f"pod {uid!r} has the uid {pod.metadata.uid!r} in its {directory.POD}")
+        pod, values = _read(settings, uid)
         defaults.apply(pod)
         return cls(settings, pod, values, hierarchy)
 
@@ -179,13 +168,36 @@ class Blueprint:
         operations.append(
             sandbox.EtcFiles(self.places, name, names, self.network, aliases, asked.dns_policy, asked.dns_config)
         )
-        owner = PodRoot(self.places.id_blocks, self.places.uid) if self._own_users else HOST_ROOT
+        owner = self._owner
         if not self.pod.spec.host_ipc:
             operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777, owner=owner))
         operations += volumes.operations(
             self.pod, self._sources, self.places.memory_volumes, self._disk_volumes(), owner
         )
         return operations
+
+    @property
+    def _owner(self) -> PodRoot:
+        return PodRoot(self.places.id_blocks, self.places.uid) if self._own_users else HOST_ROOT
+
+    def refresh(self, *, files: bool) -> list[str]:
+        """Read again what the pod's directory says of its labels, annotations, ConfigMaps and Secrets.
+
+        With `files` what volumes show of them is written anew; what could not be comes back as lines. Containers see
+        the new values in their environment when they start again.
+        """
+        pod, values = _read(self._settings, self.places.uid)
+        ours = {
+            key: text for key, text in self.pod.metadata.annotations.items() if key.startswith(pod_annotations.PREFIX)
+        }
+        others = {
+            key: text for key, text in pod.metadata.annotations.items() if not key.startswith(pod_annotations.PREFIX)
+        }
+        # rawpod's own say how the pod was made, which it stays.
+        self.pod.metadata.labels, self.pod.metadata.annotations = pod.metadata.labels, others | ours
+        self._values = values
+        self._sources = self._sources.replace(config_maps=values.config_maps, secrets=values.secrets)
+        return volumes.update(self.pod, self._sources, self.places.memory_volumes, self._owner) if files else []
 
     @property
     def _own_users(self) -> bool:
@@ -266,8 +278,10 @@ class Blueprint:
             ids=ids,
             mapped=volumes.mapped(self.pod),
             image_volumes=_make_image_volumes(layer, image_volumes(container, view)),
+            read_only=volumes.read_only(self.pod),
         )
         env = environment.resolve(self.pod, container, self._sources)
+        volumes.make_sub_paths(container.volume_mounts, surroundings.volumes, env)
         config = compile_container(self.pod, container, image=view, surroundings=surroundings, env=env)
         bundle = self.places.bundle(container.name)
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -346,6 +360,22 @@ class Blueprint:
     def keeps_stdin_open(self, index: int) -> bool:
         """Whether the container's standard input is a pipe and not /dev/null."""
         return self.pod.spec.all_containers[index].stdin
+
+
+def _read(settings: Settings, uid: str) -> tuple[Pod, _Values]:
+    where = settings.pod(uid)
+    try:
+        pod = msgspec.json.decode((where / directory.POD).read_bytes(), type=Pod)
+        values = _Values()
+        if (where / directory.VALUES).exists():
+            values = msgspec.json.decode((where / directory.VALUES).read_bytes(), type=_Values)
+    except FileNotFoundError:
+        raise NotFound(f"pod {uid!r} has no {directory.POD}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"pod {uid!r}: {error}") from None
+    if pod.metadata.uid != uid:
+        raise BadInput(f"pod {uid!r} has the uid {pod.metadata.uid!r} in its {directory.POD}")
+    return pod, values
 
 
 def _make_image_volumes(layer: Path, wanted: list[str]) -> dict[str, str]:

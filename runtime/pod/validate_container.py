@@ -17,12 +17,10 @@ from runtime.pod.objects import (
     ResourceRequirements,
     SeccompProfile,
     SecurityContext,
-    VolumeMount,
 )
+from runtime.pod.validate_mounts import absolute_path, mount_faults
 
 _CAPABILITY_NAMES = frozenset(name.removeprefix("CAP_") for name in CAPABILITIES)
-_FORBIDDEN_MOUNTS = ("/proc", "/sys", "/dev")
-_ALLOWED_BELOW = ("/dev/shm",)
 
 
 def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterator[Fault]:
@@ -45,21 +43,11 @@ def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterato
         yield Fault((*path, "command", 0), "empty", "the program to run")
     yield from _ports(container.ports, spec, (*path, "ports"))
     yield from _environment(container, path)
-    yield from _mounts(container.volume_mounts, spec, (*path, "volumeMounts"))
+    yield from mount_faults(container.volume_mounts, spec, (*path, "volumeMounts"))
     if container.resources:
         yield from resource_faults(container.resources, (*path, "resources"))
     if container.security_context:
         yield from _security(container.security_context, (*path, "securityContext"))
-
-
-def absolute_path(text: str, path: Path) -> Iterator[Fault]:
-    """A path inside a container or on the host: absolute, without "..", on one line."""
-    if not text.startswith("/"):
-        yield Fault(path, f"{shown(text)} is not absolute", "a path that begins with '/'")
-    elif ".." in text.split("/"):
-        yield Fault(path, f"{shown(text)} contains '..'", "write the path without it")
-    elif any(ord(character) < 32 for character in text) or len(text) > 4095:
-        yield Fault(path, f"{shown(text)} contains control characters or is longer than 4095", "a plain path")
 
 
 def _ports(ports: list[ContainerPort], spec: PodSpec, path: Path) -> Iterator[Fault]:
@@ -142,36 +130,6 @@ def _value_from(variable: EnvVar, path: Path) -> Iterator[Fault]:
             yield Fault((*place, "fieldRef", "fieldPath"), f"unknown field {shown(field)}", right)
         if origin.field_ref.api_version not in ("", "v1"):
             yield Fault((*place, "fieldRef", "apiVersion"), f"unknown {shown(origin.field_ref.api_version)}", "v1")
-
-
-def _mounts(mounts: list[VolumeMount], spec: PodSpec, path: Path) -> Iterator[Fault]:
-    volumes = [volume.name for volume in spec.volumes]
-    seen: dict[str, int] = {}
-    for index, mount in enumerate(mounts):
-        place = (*path, index)
-        if mount.name not in volumes:
-            right = nearest(mount.name, volumes) or "declare it in spec.volumes"
-            yield Fault((*place, "name"), f"no volume {shown(mount.name)} in spec.volumes", right)
-        target = "/" + "/".join(part for part in mount.mount_path.split("/") if part not in ("", "."))
-        wrong = list(absolute_path(mount.mount_path, (*place, "mountPath")))
-        if not wrong and _is_reserved(target):
-            what = "the root" if target == "/" else shown(target)
-            wrong = [Fault((*place, "mountPath"), f"a volume cannot be mounted over {what}", "another directory")]
-        if ":" in mount.mount_path:
-            wrong.append(Fault((*place, "mountPath"), f"{shown(mount.mount_path)} contains ':'", "a path without it"))
-        yield from wrong
-        if target in seen:
-            taken = f"{shown(target)} is also mounted by volumeMounts[{seen[target]}]"
-            yield Fault((*place, "mountPath"), taken, "one volume each directory")
-        seen.setdefault(target, index)
-
-
-def _is_reserved(target: str) -> bool:
-    if target == "/":
-        return True
-    if any(target == allowed or target.startswith(f"{allowed}/") for allowed in _ALLOWED_BELOW):
-        return False
-    return any(target == place or target.startswith(f"{place}/") for place in _FORBIDDEN_MOUNTS)
 
 
 _READERS: dict[str, Callable[[str], int]] = {"cpu": quantities.cpu_millicores, "memory": quantities.memory_bytes}

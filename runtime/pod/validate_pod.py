@@ -5,36 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kernel.errors import BadInput
 from kernel.names import MAX_ID
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import names, quantities
+from runtime.pod import names
 from runtime.pod.faults import Fault, Path, nearest, show_path, shown
 from runtime.pod.objects import (
-    ConfigMapVolumeSource,
     Container,
-    EmptyDirVolumeSource,
-    HostPathVolumeSource,
-    KeyToPath,
     ObjectMeta,
     PodSecurityContext,
     PodSpec,
-    SecretVolumeSource,
-    Volume,
 )
-from runtime.pod.validate_container import absolute_path, container_faults, identity_faults, seccomp_faults
+from runtime.pod.validate_container import container_faults, identity_faults, seccomp_faults
 from runtime.pod.validate_placement import placement_faults
+from runtime.pod.validate_volumes import volumes_faults
 
-HOST_PATH_TYPES = (
-    "",
-    "DirectoryOrCreate",
-    "Directory",
-    "FileOrCreate",
-    "File",
-    "Socket",
-    "CharDevice",
-    "BlockDevice",
-)
 ANY_ADDRESS = "0.0.0.0"
 MAX_GRACE_SECONDS = 2**31 - 1
 
@@ -50,7 +34,7 @@ def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, 
     yield from _host_aliases(spec, (*path, "hostAliases"))
     if spec.security_context:
         yield from _security(spec.security_context, spec, (*path, "securityContext"))
-    yield from _volumes(spec.volumes, (*path, "volumes"))
+    yield from volumes_faults(spec, (*path, "volumes"))
     for index, secret in enumerate(spec.image_pull_secrets):
         if rule := names.subdomain(secret.name):
             wrong = f"{shown(secret.name)} is not an object's name" if secret.name else "required"
@@ -180,81 +164,3 @@ def _security(context: PodSecurityContext, spec: PodSpec, path: Path) -> Iterato
         if name in seen:
             yield Fault((*place, "name"), f"{shown(name)} is also set by sysctls[{seen[name]}]", "set it once")
         seen.setdefault(name, index)
-
-
-def _volumes(volumes: list[Volume], path: Path) -> Iterator[Fault]:
-    seen: dict[str, int] = {}
-    for index, volume in enumerate(volumes):
-        place = (*path, index)
-        if rule := names.label(volume.name):
-            yield Fault((*place, "name"), f"{shown(volume.name)} is not a volume's name", rule)
-        if volume.name and volume.name in seen:
-            wrong = f"{shown(volume.name)} is also the name of volumes[{seen[volume.name]}]"
-            yield Fault((*place, "name"), wrong, "names must differ")
-        seen.setdefault(volume.name, index)
-        sources = (volume.empty_dir, volume.host_path, volume.config_map, volume.secret)
-        if sum(source is not None for source in sources) != 1:
-            yield Fault(place, "needs exactly one source", "emptyDir, hostPath, configMap or secret")
-        if volume.empty_dir:
-            yield from _empty_dir(volume.empty_dir, (*place, "emptyDir"))
-        if volume.host_path:
-            yield from _host_path(volume.host_path, (*place, "hostPath"))
-        if volume.config_map:
-            yield from _projection(volume.config_map, volume.config_map.name, (*place, "configMap"), "name")
-        if volume.secret:
-            yield from _projection(volume.secret, volume.secret.secret_name, (*place, "secret"), "secretName")
-
-
-def _empty_dir(source: EmptyDirVolumeSource, path: Path) -> Iterator[Fault]:
-    if source.medium.startswith("HugePages"):
-        yield Fault((*path, "medium"), f"{shown(source.medium)} is not supported by rawpod yet", "Memory, or none")
-    elif source.medium not in ("", "Memory"):
-        yield Fault((*path, "medium"), f"unknown medium {shown(source.medium)}", "Memory, or none for a directory")
-    if source.size_limit is None:
-        return
-    if source.medium == "":
-        wrong = "not supported by rawpod yet for a directory"
-        yield Fault((*path, "sizeLimit"), wrong, "medium: Memory, or no limit")
-    try:
-        quantities.memory_bytes(source.size_limit)
-    except BadInput as error:
-        yield Fault((*path, "sizeLimit"), error.message, error.remedy or "")
-
-
-def _host_path(source: HostPathVolumeSource, path: Path) -> Iterator[Fault]:
-    if not source.path:
-        yield Fault((*path, "path"), "required", "a path of the host")
-    else:
-        yield from absolute_path(source.path, (*path, "path"))
-    if source.type not in HOST_PATH_TYPES:
-        yield Fault((*path, "type"), f"unknown type {shown(source.type)}", nearest(source.type, HOST_PATH_TYPES[1:]))
-
-
-def _projection(
-    source: ConfigMapVolumeSource | SecretVolumeSource, name: str, path: Path, name_field: str
-) -> Iterator[Fault]:
-    if rule := names.subdomain(name):
-        wrong = f"{shown(name)} is not an object's name" if name else "required"
-        yield Fault((*path, name_field), wrong, rule)
-    yield from _mode(source.default_mode, (*path, "defaultMode"))
-    for index, item in enumerate(source.items):
-        yield from _item(item, (*path, "items", index))
-
-
-def _item(item: KeyToPath, path: Path) -> Iterator[Fault]:
-    if rule := names.key(item.key):
-        yield Fault((*path, "key"), f"{shown(item.key)} is not a key", rule)
-    parts = item.path.split("/")
-    if (
-        not item.path
-        or item.path.startswith("/")
-        or ".." in parts
-        or any(ord(character) < 32 for character in item.path)
-    ):
-        yield Fault((*path, "path"), f"{shown(item.path)} is not a path below the volume", "relative, without '..'")
-    yield from _mode(item.mode, (*path, "mode"))
-
-
-def _mode(mode: int | None, path: Path) -> Iterator[Fault]:
-    if mode is not None and not 0 <= mode <= 0o777:
-        yield Fault(path, f"{mode} is no file mode", "0000 to 0777, in octal with a leading zero")

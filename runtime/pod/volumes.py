@@ -1,24 +1,27 @@
 """The volumes of a pod: directories of the host that its containers mount.
 
 emptyDir                  a directory beside the upper layers, or a tmpfs of its own for medium Memory
-configMap, secret         files in the pod's directory, which is in memory
+configMap, secret,        files in the pod's directory, which is in memory
+downwardAPI, projected
 hostPath                  what the user named, made where its type asks for it
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from kernel.errors import RawpodError
 from kernel.operation import Assembly, Operation
-from rootfs.volumes import VolumeFile, check_host_path, make_empty, mount_memory, unmount_memory, write_files
+from rootfs.volumes import VolumeFile, check_host_path, make_below, make_empty, mount_memory, unmount_memory, write_tree
+from runtime.pod.compile import sub_path
+from runtime.pod.downward import Machine
 from runtime.pod.environment import MissingReference, Sources
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
-from runtime.pod.objects import KeyToPath, Pod, Volume
+from runtime.pod.objects import Pod, Volume, VolumeMount
 from runtime.pod.quantities import memory_bytes
-
-_DEFAULT_MODE = 0o644
+from runtime.pod.volume_files import files_of
 
 
 class EmptyDirectory(Operation):
@@ -52,7 +55,7 @@ class MemoryDirectory(Operation):
 
 
 class KeyFiles(Operation):
-    """The keys of a ConfigMap or Secret as files."""
+    """The keys of ConfigMaps and Secrets, or fields of the pod, as files that change all at once."""
 
     path: Path
     files: tuple[VolumeFile, ...]
@@ -65,7 +68,7 @@ class KeyFiles(Operation):
         return f"write {', '.join(file.path for file in self.files) or 'nothing'} to {self.path}"
 
     def execute(self, assembly: Assembly) -> None:
-        write_files(self.path, self.files, owner=self.owner.id())
+        write_tree(self.path, self.files, owner=self.owner.id())
 
 
 class HostPath(Operation):
@@ -110,25 +113,11 @@ def operations(pod: Pod, sources: Sources, memory: Path, disk: Path, owner: PodR
     """
     for volume in pod.spec.volumes:
         path = directory_of(volume, memory, disk)
-        if volume.host_path is not None:
+        files = files_of(pod, volume, sources, _machine())
+        if files is not None:
+            yield KeyFiles(path, files, owner)
+        elif volume.host_path is not None:
             yield HostPath(path, volume.host_path.type)
-        elif volume.config_map is not None:
-            source = volume.config_map
-            config_map = sources.config_maps.get(source.name)
-            if config_map is None and not source.optional:
-                raise MissingReference(f"ConfigMap {source.name!r} of volume {volume.name!r} not found")
-            data = {key: text.encode() for key, text in config_map.data.items()} if config_map else {}
-            data |= {key: b64decode(text) for key, text in config_map.binary_data.items()} if config_map else {}
-            files = _files(volume.name, data, source.items, source.default_mode, bool(source.optional))
-            yield KeyFiles(path, files, owner)
-        elif volume.secret is not None:
-            named = volume.secret
-            secret = sources.secrets.get(named.secret_name)
-            if secret is None and not named.optional:
-                raise MissingReference(f"Secret {named.secret_name!r} of volume {volume.name!r} not found")
-            data = {key: b64decode(text) for key, text in secret.data.items()} if secret else {}
-            files = _files(volume.name, data, named.items, named.default_mode, bool(named.optional))
-            yield KeyFiles(path, files, owner)
         elif volume.empty_dir is not None and volume.empty_dir.medium == "Memory":
             limit = volume.empty_dir.size_limit
             yield MemoryDirectory(path, memory_bytes(limit) if limit else 0, owner=owner)
@@ -136,17 +125,42 @@ def operations(pod: Pod, sources: Sources, memory: Path, disk: Path, owner: PodR
             yield EmptyDirectory(path)
 
 
-def _files(
-    volume: str, data: Mapping[str, bytes], items: list[KeyToPath], mode: int | None, optional: bool
-) -> tuple[VolumeFile, ...]:
-    default = _DEFAULT_MODE if mode is None else mode
-    if not items:
-        return tuple(VolumeFile(key, content, default) for key, content in data.items())
-    missing = [item.key for item in items if item.key not in data]
-    if missing and not optional:
-        raise MissingReference(f"volume {volume!r} needs key {missing[0]!r}, which is not there")
-    # Kubernetes takes "a//b" and "./a", too; of two items with one path the last one counts.
-    paths = {str(PurePosixPath(item.path)): item for item in items if item.key in data}
-    return tuple(
-        VolumeFile(path, data[item.key], default if item.mode is None else item.mode) for path, item in paths.items()
+def update(pod: Pod, sources: Sources, memory: Path, owner: PodRoot = HOST_ROOT) -> list[str]:
+    """Write what has changed of the volumes that are made of files; what could not be, as lines.
+
+    A volume whose ConfigMap or Secret is gone keeps what it has, as in Kubernetes.
+    """
+    faults: list[str] = []
+    for volume in pod.spec.volumes:
+        try:
+            files = files_of(pod, volume, sources, _machine())
+            if files is not None:
+                write_tree(memory / volume.name, files, owner=owner.id())
+        except MissingReference:
+            continue
+        except (RawpodError, OSError) as error:
+            faults.append(f"volume {volume.name!r}: {error}")
+    return faults
+
+
+def make_sub_paths(mounts: Sequence[VolumeMount], places: Mapping[str, str], env: Mapping[str, str]) -> None:
+    """Make the directories that subPath names and that are not there, as readable as their volumes, as Kubernetes does.
+
+    Raises ContainerError for one that would be outside of its volume.
+    """
+    for mount in mounts:
+        if below := sub_path(mount, env):
+            make_below(places[mount.name], below)
+
+
+def read_only(pod: Pod) -> frozenset[str]:
+    """The volumes that no container may write to: what is in them is written by the monitor."""
+    return frozenset(
+        volume.name
+        for volume in pod.spec.volumes
+        if volume.config_map or volume.secret or volume.downward_api or volume.projected
     )
+
+
+def _machine() -> Machine:
+    return Machine((os.cpu_count() or 1) * 1000, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -19,6 +19,7 @@ from runtime.pod import control, directory
 from runtime.pod.backoff import Backoff
 from runtime.settings import Settings
 from runtime.supervisor import references
+from runtime.supervisor.given import Given
 from runtime.supervisor.meta import FINISHED_PHASES, finished, terminating, uid_of
 from runtime.supervisor.registry import DEFAULT_GRACE, Registry
 from runtime.supervisor.resources import Object
@@ -46,7 +47,6 @@ class Keeper:
         ended: Callable[["Keeper"], None],
     ) -> None:
         self.uid, self.key = uid, key
-        self.waits_for_references = False
         self._store, self._registry, self._settings, self._spawner = store, registry, settings, spawner
         self._directory = settings.pod(uid)
         self._backoff = Backoff()
@@ -56,6 +56,7 @@ class Keeper:
         self._final = False  # the monitor's last word was that the pod is over
         self._connected_at = 0.0
         self._ending = False
+        self._given: Given | None = None
         self._unsaved: Object | None = None
         self._save_timer: asyncio.TimerHandle | None = None
         self._save_failed = False
@@ -70,6 +71,13 @@ class Keeper:
     def wake(self) -> None:
         """Something that may matter has changed."""
         self._changed.set()
+
+    def refers_to(self, kind: str, name: str) -> bool:
+        """Whether the pod makes use of this ConfigMap or Secret."""
+        pod = self._pod()
+        return pod is not None and any(
+            reference.kind == kind and reference.name == name for reference in references.of_pod(pod)
+        )
 
     async def _wait(self, timeout: float | None = None) -> None:
         """Until something changes or `timeout` seconds have passed."""
@@ -112,6 +120,7 @@ class Keeper:
     async def _keep(self, pod: Object) -> None:
         """One step: returns when the pod has to be looked at again."""
         if self._watching is not None or finished(pod):
+            self._refresh(pod)
             await self._wait()
         elif self._connect():
             log.info("pod %s: monitor connected", self.label)
@@ -121,9 +130,7 @@ class Keeper:
             await self._clear_up()
         elif (reason := references.missing(pod, self._lookup)) is not None:
             self._pending("CreateContainerConfigError", reason)
-            self.waits_for_references = True
             await self._wait()
-            self.waits_for_references = False
         else:
             await self._bring_up(pod)
 
@@ -142,16 +149,36 @@ class Keeper:
         return record.item if record is not None else None
 
     async def _bring_up(self, pod: Object) -> None:
-        found = references.values(pod, self._lookup)
-        values = msgspec.json.encode(found) if any(found.values()) else None
+        given = self._to_give(pod)
         wanted = {key: value for key, value in pod.items() if key != "status"}
-        directory.create(self._settings, self.uid, msgspec.json.encode(wanted), values)
+        directory.create(self._settings, self.uid, msgspec.json.encode(wanted), given.values)
+        self._given = given
         pid = await self._spawner.spawn(self.uid)
         log.info("pod %s: monitor %d started", self.label, pid)
         if not self._connect() and not self._ended_unseen():
             raise RawpodError(
                 f"the monitor of pod {self.label} ended at once", remedy=f"see {self._directory}/monitor.log"
             )
+
+    def _to_give(self, pod: Object) -> Given:
+        found = references.values(pod, self._lookup)
+        values = msgspec.json.encode(found) if any(found.values()) else None
+        return Given(values, pod["metadata"].get("labels") or {}, pod["metadata"].get("annotations") or {})
+
+    def _refresh(self, pod: Object) -> None:
+        """Give the monitor what has changed of the pod's labels and annotations, and of what it refers to."""
+        if self._watching is None:
+            return
+        try:
+            if self._given is None:  # the pod was adopted
+                self._given = Given.read(self._directory)
+            given = self._to_give(pod)
+            if given != self._given:
+                given.write(self._directory)
+                self._watching.send(b'{"do":"refresh"}')
+                self._given = given
+        except OSError as error:
+            log.error("pod %s: cannot pass on what has changed: %s", self.label, error)
 
     def _connect(self) -> bool:
         """Begin to follow the monitor, if there is one."""
@@ -186,7 +213,10 @@ class Keeper:
         except OSError:
             packet = b""
         if packet:
-            status = json.loads(packet).get("status")
+            message = json.loads(packet)
+            if "error" in message:
+                log.error("pod %s: %s", self.label, message["error"])
+            status = message.get("status")
             if isinstance(status, dict) and not self._ending:
                 self._save(status)
             return

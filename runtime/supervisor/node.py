@@ -66,7 +66,7 @@ class Node:
                 self._begin(uid_of(item), name_of(item))
         elif change.kind in ("ConfigMap", "Secret"):
             for keeper in self._keepers.values():
-                if keeper.waits_for_references and keeper.key[0] == item["metadata"]["namespace"]:
+                if keeper.key[0] == item["metadata"]["namespace"] and keeper.refers_to(change.kind, name_of(item)[1]):
                     keeper.wake()
 
     def _strangers(self) -> Iterator[str]:

@@ -27,6 +27,13 @@ def of_pod(pod: Object) -> Iterator[Reference]:
                 yield Reference(kind, source.get(name, ""), "", optional)
                 for item in source.get("items") or ():
                     yield Reference(kind, source.get(name, ""), item["key"], optional)
+        for part in (volume.get("projected") or {}).get("sources") or ():
+            for field, kind in (("configMap", "ConfigMap"), ("secret", "Secret")):
+                if source := part.get(field):
+                    optional = bool(source.get("optional"))
+                    yield Reference(kind, source.get("name", ""), "", optional)
+                    for item in source.get("items") or ():
+                        yield Reference(kind, source.get("name", ""), item["key"], optional)
     for secret in pod["spec"].get("imagePullSecrets") or ():
         # Kubelet tries without one that is missing: the image may be public.
         yield Reference("Secret", secret.get("name", ""), "", optional=True)

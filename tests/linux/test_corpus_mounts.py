@@ -4,7 +4,6 @@ A docstring names the hole and how the test was seen to fail: what was taken out
 """
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -262,21 +261,23 @@ def test_row_25_a_source_within_a_volume_that_is_swapped(box, tmp_path, outside)
 def test_row_26_files_of_a_configmap_do_not_follow_what_a_container_left(tmp_path, outside):
     """CVE-2025-9566: written again, the files went through links that the container had put into the volume.
 
-    Seen to fail with open() of the joined path in rootfs.volumes._write.
+    Seen to fail with the names joined to ..data and opened in rootfs.volumes._write.
     """
-    from rootfs.volumes import VolumeFile, write_files
+    from rootfs.volumes import VolumeFile, write_tree
 
     volume = tmp_path / "volume"
     files = [VolumeFile("key", b"1"), VolumeFile("dir/key", b"1")]
-    write_files(volume, files)
-    (volume / "key").unlink()
-    os.symlink(outside / "secret", volume / "key")
-    (volume / "dir/key").unlink()
-    (volume / "dir").rmdir()
-    os.symlink(outside, volume / "dir")
-    with pytest.raises(RawpodError):
-        write_files(volume, files)
-    assert stat.S_ISREG((volume / "key").lstat().st_mode)
+    write_tree(volume, files)
+    before = {path: path.lstat().st_mtime_ns for path in outside.iterdir()}
+    state = volume / os.readlink(volume / "..data")
+    for link, target in ((volume / "key", outside / "secret"), (volume / "dir", outside), (volume / "..data", outside)):
+        link.unlink()
+        os.symlink(target, link)
+    (state / "dir/key").unlink()
+    os.symlink(outside / "secret", state / "dir/key")
+    write_tree(volume, [VolumeFile("key", b"2"), VolumeFile("dir/key", b"2")])
+    assert {path: path.lstat().st_mtime_ns for path in outside.iterdir()} == before
+    assert (volume / "key").read_bytes() == (volume / "dir/key").read_bytes() == b"2"
 
 
 def test_row_27_a_source_is_what_it_was_when_it_was_opened(box, tmp_path, outside):

@@ -198,7 +198,7 @@ def test_config_maps_and_secrets_arrive_as_variables_and_files(pods: Pods) -> No
         "main",
         "sh",
         "-c",
-        "echo $COLOUR $PASSWORD; cat /config/colour /secret/password; stat -c %a /secret/password",
+        "echo $COLOUR $PASSWORD; cat /config/colour /secret/password; stat -Lc %a /secret/password",
         env=[
             {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
             {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "login", "key": "password"}}},

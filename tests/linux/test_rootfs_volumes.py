@@ -1,6 +1,7 @@
 """Volumes: directories that are empty, in memory, of the host, or hold small files."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,21 @@ def test_a_new_state_replaces_the_old_one_whole(tmp_path: Path) -> None:
     write_tree(tmp_path, [VolumeFile("a", b"2"), VolumeFile("new/b", b"3")])
     assert os.read(held, 10) == b"1"
     os.close(held)
-    assert sorted(os.listdir(tmp_path)) == ["..2", "..data", "a", "new"]
+    state = os.readlink(tmp_path / "..data")
+    assert re.fullmatch(r"\.\.\d{4}(_\d\d){5}\.\d{9}", state)
+    assert sorted(os.listdir(tmp_path)) == [state, "..data", "a", "new"]
     assert (tmp_path / "a").read_bytes() == b"2"
     assert (tmp_path / "new/b").read_bytes() == b"3"
+
+
+def test_a_state_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
+    files = [VolumeFile("a", b"1"), VolumeFile("dir/b", b"2", 0o400)]
+    assert write_tree(tmp_path, files)
+    before = tree(tmp_path)
+    assert not write_tree(tmp_path, files)
+    assert tree(tmp_path) == before
+    for other in (files[:1], [*files, VolumeFile("c", b"")], [files[0], VolumeFile("dir/b", b"2", 0o440)]):
+        assert write_tree(tmp_path, other)
 
 
 def test_nothing_is_written_through_what_a_container_left(tmp_path: Path) -> None:

@@ -125,9 +125,90 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "deadline": (spec("activeDeadlineSeconds: 5"), r"activeDeadlineSeconds: not supported by rawpod yet"),
     "termination message": (container("terminationMessagePath: /x"), r"not supported by rawpod yet"),
-    "sub path": (
-        container("volumeMounts: [{name: v, mountPath: /v, subPath: x}]") + "  volumes: [{name: v, emptyDir: {}}]",
-        r":9: .*subPath: not supported by rawpod yet",
+    "sub path that is absolute": (
+        container("volumeMounts: [{name: v, mountPath: /v, subPath: /x}]") + "  volumes: [{name: v, emptyDir: {}}]",
+        r"subPath: '/x' is absolute",
+    ),
+    "sub path that climbs": (
+        container("volumeMounts: [{name: v, mountPath: /v, subPath: a/../b}]") + "  volumes: [{name: v, emptyDir: {}}]",
+        r"subPath: 'a/\.\./b' contains '\.\.'",
+    ),
+    "sub path twice": (
+        container("volumeMounts: [{name: v, mountPath: /v, subPath: a, subPathExpr: b}]")
+        + "  volumes: [{name: v, emptyDir: {}}]",
+        r"subPathExpr: given together with subPath",
+    ),
+    "propagation to the host": (
+        container("volumeMounts: [{name: v, mountPath: /v, mountPropagation: Bidirectional}]")
+        + "  volumes: [{name: v, emptyDir: {}}]",
+        r"mountPropagation: 'Bidirectional' takes a privileged container",
+    ),
+    "propagation": (
+        container("volumeMounts: [{name: v, mountPath: /v, mountPropagation: hostToContainer}]")
+        + "  volumes: [{name: v, emptyDir: {}}]",
+        r"unknown propagation .*did you mean 'HostToContainer'",
+    ),
+    "recursive and writable": (
+        container("volumeMounts: [{name: v, mountPath: /v, recursiveReadOnly: Enabled}]")
+        + "  volumes: [{name: v, emptyDir: {}}]",
+        r"recursiveReadOnly: 'Enabled' without readOnly: true",
+    ),
+    "recursive and propagated": (
+        container(
+            "volumeMounts: [{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: Enabled, "
+            "mountPropagation: HostToContainer}]"
+        )
+        + "  volumes: [{name: v, emptyDir: {}}]",
+        r"does not go with mountPropagation",
+    ),
+    "recursive": (
+        container("volumeMounts: [{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: enabled}]")
+        + "  volumes: [{name: v, emptyDir: {}}]",
+        r"unknown value .*did you mean 'Enabled'",
+    ),
+    "empty projection": (
+        spec("volumes: [{name: v, projected: {sources: [{}]}}]"),
+        r"sources\[0\]: needs exactly one source",
+    ),
+    "projected path twice": (
+        spec(
+            "volumes: [{name: v, projected: {sources: [{configMap: {name: a, items: [{key: a, path: x}]}}, "
+            "{secret: {name: b, items: [{key: a, path: ./x}]}}]}}]"
+        ),
+        r"sources\[1\]\.secret\.items\[0\]\.path: 'x' is also the path of sources\[0\]\.configMap\.items\[0\]",
+    ),
+    "field for a file": (
+        spec("volumes: [{name: v, downwardAPI: {items: [{path: x, fieldRef: {fieldPath: status.podIP}}]}}]"),
+        r"fieldPath: 'status\.podIP' is no field for a file",
+    ),
+    "file without a source": (
+        spec("volumes: [{name: v, downwardAPI: {items: [{path: x}]}}]"),
+        r"items\[0\]: needs exactly one source \(fieldRef or resourceFieldRef\)",
+    ),
+    "file of another container": (
+        spec(
+            "volumes: [{name: v, downwardAPI: {items: [{path: x, "
+            "resourceFieldRef: {containerName: man, resource: limits.cpu}}]}}]"
+        ),
+        r"containerName: no container 'man' \(did you mean 'main'\)",
+    ),
+    "file of a resource": (
+        spec(
+            "volumes: [{name: v, downwardAPI: {items: [{path: x, "
+            "resourceFieldRef: {containerName: main, resource: limits.ephemeral-storage}}]}}]"
+        ),
+        r"resource: not supported by rawpod yet",
+    ),
+    "unit of a resource": (
+        spec(
+            "volumes: [{name: v, downwardAPI: {items: [{path: x, "
+            "resourceFieldRef: {containerName: main, resource: limits.cpu, divisor: 1Mi}}]}}]"
+        ),
+        r"divisor: '1Mi' is no unit \(one of 1, 1m\)",
+    ),
+    "reserved path": (
+        spec("volumes: [{name: v, configMap: {name: c, items: [{key: a, path: ..data}]}}]"),
+        r"path: '\.\.data' is not a path below the volume",
     ),
     "group of files": (spec("securityContext: {fsGroup: 5}"), r"fsGroup: not supported by rawpod yet"),
     "privileged": (container("securityContext: {privileged: true}"), r"privileged: not supported by rawpod yet"),
@@ -466,3 +547,8 @@ def test_the_apis_faults_find_their_line(tmp_path: Path) -> None:
     (document,) = manifest.loads(POD, "web.yaml")
     fault = manifest.Fault(("spec", "containers", 0, "image"), "unknown image 'host'")
     assert str(document.located(fault)) == "web.yaml:8: spec.containers[0].image: unknown image 'host'"
+
+
+def test_a_token_of_a_service_account_is_refused_by_name() -> None:
+    found = faults(spec("volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: x}}]}}]"))
+    assert "serviceAccountToken: not supported by rawpod yet" in found[0]

@@ -39,6 +39,8 @@ def volume(**source: Any) -> Object:
         (volume(configMap={"name": "conf", "items": [{"key": "b", "path": "x"}]}), None),
         (volume(configMap={"name": "conf", "items": [{"key": "z", "path": "x"}]}), 'configmap "conf" has no key "z"'),
         (volume(secret={"secretName": "gone"}), 'secret "gone" not found'),
+        (volume(projected={"sources": [{"secret": {"name": "gone"}}]}), 'secret "gone" not found'),
+        (volume(projected={"sources": [{"secret": {"name": "gone", "optional": True}}]}), None),
         (volume(secret={"secretName": "gone", "optional": True}), None),
     ],
 )
