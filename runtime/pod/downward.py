@@ -54,7 +54,7 @@ def field(pod: Pod, path: str) -> str:
 
 def resource(pod: Pod, selector: ResourceFieldSelector, machine: Machine) -> str:
     """What the container asks for, divided and rounded up; a request that is left out is the limit, or else 0."""
-    container = next((one for one in pod.spec.containers if one.name == selector.container_name), None)
+    container = next((one for one in pod.spec.all_containers if one.name == selector.container_name), None)
     if container is None:
         raise BadInput(f"no container {shown(selector.container_name)}")
     section, _, name = selector.resource.partition(".")

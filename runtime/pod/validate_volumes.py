@@ -151,7 +151,7 @@ def _fields(items: list[DownwardAPIVolumeFile], spec: PodSpec, path: Path) -> It
 
 
 def _resource(selector: ResourceFieldSelector, spec: PodSpec, path: Path) -> Iterator[Fault]:
-    containers = [container.name for container in spec.containers]
+    containers = [container.name for container in spec.all_containers]
     if not selector.container_name:
         yield Fault((*path, "containerName"), "required", f"one of {', '.join(containers)}")
     elif selector.container_name not in containers:

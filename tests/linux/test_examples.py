@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from runtime.pod import manifest, objects
+from tests.linux.examples_volumes import VOLUMES
 from tests.pods import Pods, RunningPod, pods, settings_on_disk
 
 pytestmark = pytest.mark.userland
@@ -93,5 +94,10 @@ def test_an_example_shows_what_it_says(pods: Pods, name: str) -> None:
     SEEN[name](pods)
 
 
+@pytest.mark.parametrize("name", VOLUMES)
+def test_an_example_about_volumes_prints_what_it_says(pods: Pods, name: str) -> None:
+    assert [line for line in printed(pods, name).splitlines() if "Read-only" not in line] == VOLUMES[name]
+
+
 def test_every_example_is_run() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == set(SEEN)
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SEEN, *VOLUMES}
