@@ -41,6 +41,8 @@ SECTIONS = (
             Entry("exec", "runtime.cli.exec:exec_", "Run a command in a running container."),
             Entry("cp", "runtime.cli.cp:cp", "Copy files into and out of containers."),
             Entry("logs", "runtime.cli.logs:logs", "Print what containers wrote."),
+            Entry("top", "runtime.cli.top:top", "Show what pods use now, and what they wait for."),
+            Entry("port-forward", "runtime.cli.port_forward:port_forward", "Reach a pod's ports from this machine."),
             Entry("stop", "runtime.cli.pods:stop", "End pods, politely first."),
             Entry("kill", "runtime.cli.pods:kill", "Send a signal to a container."),
             Entry("rm", "runtime.cli.pods:rm", "Remove ended pods."),

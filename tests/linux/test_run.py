@@ -259,3 +259,40 @@ def test_a_published_port_is_the_hosts_too(rawpod: Rawpod) -> None:
     with socket.create_connection(("127.0.0.1", 8080), timeout=20) as connection:
         assert connection.recv(10) == b"hello"
     rawpod("rm", "-f", "web")
+
+
+def test_a_port_of_the_pods_own_loopback_is_forwarded_until_the_pod_ends(rawpod: Rawpod, settings: Settings) -> None:
+    """Fails where the socket is not opened in the pod's network namespace: nothing listens at the host's port."""
+    script = (
+        "import socket; s = socket.create_server(('127.0.0.1', 80)); print('up', flush=True)\n"
+        "while True: c, _ = s.accept(); c.sendall(b'hello'); c.close()"
+    )
+    rawpod("run", "-d", "--name", "web", "host", "/usr/bin/python3", "-c", script)
+    with subprocess.Popen(arguments(settings, "logs", "-f", "web"), stdout=subprocess.PIPE, text=True) as log:
+        assert log.stdout is not None and log.stdout.readline() == "up\n"
+        log.kill()
+    command = arguments(settings, "port-forward", "--address=127.0.0.1", "pod/web", ":80")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as forward:
+        assert forward.stdout is not None
+        told = forward.stdout.readline()
+        assert told.startswith("Forwarding from 127.0.0.1:") and told.endswith(" -> 80\n")
+        port = int(told.split()[2].rpartition(":")[2])
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                assert connection.recv(10) == b"hello"
+        rawpod("rm", "-f", "web")
+        assert "has ended" in forward.communicate(timeout=60)[1]
+    assert forward.returncode == 1
+    assert "no pod" in rawpod("port-forward", "web", "80", check=125).stderr
+
+
+def test_top_tells_what_pods_use_now(rawpod: Rawpod) -> None:
+    rawpod("run", "-d", "--name", "busy", "host", "sh", "-c", "while :; do :; done")
+    rawpod("run", "-d", "--name", "idle", "host", "sleep", "1000000")
+    [busy] = json.loads(rawpod("top", "busy", "--interval", "0.3", "-o", "json").stdout)
+    assert (busy["pod"], busy["container"]) == ("busy", "busy") and busy["cpu"] > 10
+    lines = rawpod("top", "pods", "--sort-by", "cpu", "--interval", "0.2").stdout.splitlines()
+    assert [row.split()[0] for row in lines] == ["POD", "busy", "idle"]
+    assert "CPU(cores)" in lines[0] and lines[1].split()[1].endswith("m")
+    rawpod("rm", "-f", "busy", "idle")
+    assert rawpod("top", "pods", "--interval", "0.05").stdout == ""
