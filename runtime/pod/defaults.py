@@ -24,6 +24,7 @@ def apply(obj: KubernetesObject) -> KubernetesObject:
     obj.metadata.namespace = obj.metadata.namespace or NAMESPACE
     if isinstance(obj, Pod):
         _pod_spec(obj.spec)
+        _requests(obj.spec)
     elif isinstance(obj, (Deployment, ReplicaSet)):
         _workload(obj)
     elif isinstance(obj, Secret):
@@ -51,6 +52,13 @@ def _pod_spec(spec: PodSpec) -> None:
         spec.enable_service_links = True
     for container in spec.all_containers:
         _container(container, spec.host_network)
+
+
+def _requests(spec: PodSpec) -> None:
+    """Of pods, not of templates: who lowers a template's limit later has left the request out there, too."""
+    for container in spec.all_containers:
+        if container.resources:
+            container.resources.requests = {**container.resources.limits, **container.resources.requests}
 
 
 def _container(container: Container, host_network: bool) -> None:

@@ -12,8 +12,18 @@ from collections.abc import Mapping
 
 from kernel.errors import BadInput, NotFound
 from kernel.record import Record
+from runtime.pod import downward
 from runtime.pod.faults import shown
-from runtime.pod.objects import ConfigMap, Container, EnvFromSource, EnvVar, KeySelector, Pod, Secret
+from runtime.pod.objects import (
+    ConfigMap,
+    Container,
+    EnvFromSource,
+    EnvVar,
+    KeySelector,
+    Pod,
+    ResourceFieldSelector,
+    Secret,
+)
 
 MAX_VALUE_BYTES = 131_071  # MAX_ARG_STRLEN of execve(2), less the terminating NUL
 _REFERENCE = re.compile(r"\$(?:\$|\(([^()]*)\))")
@@ -25,9 +35,11 @@ FIELD_PATHS = (
     "metadata.labels['KEY']",
     "metadata.annotations['KEY']",
     "spec.nodeName",
+    "spec.serviceAccountName",
     "status.podIP",
     "status.podIPs",
     "status.hostIP",
+    "status.hostIPs",
 )
 
 
@@ -42,6 +54,7 @@ class Sources(Record):
     secrets: Mapping[str, Secret] = {}
     address: str = ""
     host_address: str = ""
+    machine: downward.Machine = downward.Machine(0, 0)
 
 
 def resolve(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:
@@ -50,7 +63,7 @@ def resolve(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:
     for source in container.env_from:
         result |= _all_of(source, sources)
     for variable in container.env:
-        value = _value(pod, variable, sources, result)
+        value = _value(pod, container, variable, sources, result)
         if value is not None:
             if "\0" in value:
                 raise BadInput(f"variable {shown(variable.name)} contains a NUL byte")
@@ -91,9 +104,11 @@ def field_value(pod: Pod, path: str, sources: Sources) -> str:
         "metadata.namespace": meta.namespace,
         "metadata.uid": meta.uid,
         "spec.nodeName": pod.spec.node_name,
+        "spec.serviceAccountName": "default",  # Kubernetes' own name for that of a pod which asks for none
         "status.podIP": sources.address,
         "status.podIPs": sources.address,
         "status.hostIP": sources.host_address,
+        "status.hostIPs": sources.host_address,
     }
     if path in simple:
         return simple[path]
@@ -126,12 +141,18 @@ def _all_of(source: EnvFromSource, sources: Sources) -> dict[str, str]:
     return {source.prefix + key: value for key, value in values.items() if "=" not in key and "\0" not in value}
 
 
-def _value(pod: Pod, variable: EnvVar, sources: Sources, earlier: Mapping[str, str]) -> str | None:
+def _value(
+    pod: Pod, container: Container, variable: EnvVar, sources: Sources, earlier: Mapping[str, str]
+) -> str | None:
     origin = variable.value_from
     if origin is None:
         return expand(variable.value, earlier)
     if origin.field_ref:
         return field_value(pod, origin.field_ref.field_path, sources)
+    if origin.resource_field_ref:
+        asked = origin.resource_field_ref
+        named = ResourceFieldSelector(asked.container_name or container.name, asked.resource, asked.divisor)
+        return downward.resource(pod, named, sources.machine)
     if selector := origin.config_map_key_ref:
         config_map = sources.config_maps.get(selector.name)
         return _key("ConfigMap", selector, config_map.data if config_map else None)

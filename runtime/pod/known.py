@@ -12,7 +12,7 @@ _META = "generateName managedFields selfLink finalizers deletionGracePeriodSecon
 _BY_TYPE: dict[type, str] = {
     objects.ObjectMeta: _META,
     objects.LabelSelector: "matchExpressions",
-    objects.EnvVarSource: "resourceFieldRef fileKeyRef",
+    objects.EnvVarSource: "fileKeyRef",
     objects.ResourceRequirements: "claims",
     objects.SecurityContext: "privileged procMount seLinuxOptions windowsOptions appArmorProfile",
     objects.Container: (

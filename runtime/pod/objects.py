@@ -143,6 +143,7 @@ class EnvVarSource(KubernetesStruct):
     config_map_key_ref: KeySelector | None = None
     secret_key_ref: KeySelector | None = None
     field_ref: FieldSelector | None = None
+    resource_field_ref: ResourceFieldSelector | None = None
 
 
 class EnvVar(KubernetesStruct):

@@ -24,6 +24,7 @@ from runtime.pod import (
     environment,
     profiles,
     pullpolicy,
+    qos,
     quantities,
     sandbox,
     users,
@@ -102,7 +103,7 @@ class Blueprint:
         self.network = pod_annotations.network(pod)
         self._settings, self._hierarchy = settings, hierarchy
         self._values = values
-        self._sources = Sources(values.config_maps, values.secrets)
+        self._sources = Sources(values.config_maps, values.secrets, machine=volumes.machine())
         self._images = ImageStore(settings.images)
         self._views: dict[str, tuple[Image, ImageView]] = {}
 
@@ -112,6 +113,11 @@ class Blueprint:
         pod, values = _read(settings, uid)
         defaults.apply(pod)
         return cls(settings, pod, values, hierarchy)
+
+    @property
+    def qos_class(self) -> str:
+        """Guaranteed, Burstable or BestEffort."""
+        return qos.qos_class(msgspec.to_builtins(self.pod.spec))
 
     @property
     def restart_policy(self) -> str:
@@ -229,9 +235,7 @@ class Blueprint:
         address = lease.address if lease else ""
         # The bridge's own address is where a pod finds its host.
         host_address = lease.gateway if lease else ""
-        self._sources = Sources(
-            self._values.config_maps, self._values.secrets, address=address, host_address=host_address
-        )
+        self._sources = self._sources.replace(address=address, host_address=host_address)
         return address
 
     def pull_policy(self, index: int) -> str:

@@ -150,6 +150,7 @@ class PodRecord(Struct):
     containers: list[ContainerRecord]
     started_at: str
     address: str = ""
+    qos_class: str = ""
     sandbox_ready: bool = False
     finished: bool = False
     reason: str = ""
@@ -170,6 +171,8 @@ class PodRecord(Struct):
         }
         if self.address:
             status |= {"podIP": self.address, "podIPs": [{"ip": self.address}]}
+        if self.qos_class:
+            status["qosClass"] = self.qos_class
         for key in ("reason", "message"):
             if value := getattr(self, key):
                 status[key] = value

@@ -18,6 +18,7 @@ from runtime.pod.objects import (
     SeccompProfile,
     SecurityContext,
 )
+from runtime.pod.validate_fields import selector_faults
 from runtime.pod.validate_mounts import absolute_path, mount_faults
 
 _CAPABILITY_NAMES = frozenset(name.removeprefix("CAP_") for name in CAPABILITIES)
@@ -42,7 +43,7 @@ def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterato
     if container.command and not container.command[0]:
         yield Fault((*path, "command", 0), "empty", "the program to run")
     yield from _ports(container.ports, spec, (*path, "ports"))
-    yield from _environment(container, path)
+    yield from _environment(container, spec, path)
     yield from mount_faults(container.volume_mounts, spec, (*path, "volumeMounts"))
     if container.resources:
         yield from resource_faults(container.resources, (*path, "resources"))
@@ -76,7 +77,7 @@ def _ports(ports: list[ContainerPort], spec: PodSpec, path: Path) -> Iterator[Fa
             yield Fault((*place, "hostIP"), f"{shown(port.host_ip)} is not an address", "an address as 127.0.0.1")
 
 
-def _environment(container: Container, path: Path) -> Iterator[Fault]:
+def _environment(container: Container, spec: PodSpec, path: Path) -> Iterator[Fault]:
     for index, source in enumerate(container.env_from):
         yield from _env_from(source, (*path, "envFrom", index))
     defined: dict[str, str] = {}
@@ -88,7 +89,7 @@ def _environment(container: Container, path: Path) -> Iterator[Fault]:
         if "\0" in variable.value:
             yield Fault((*place, "value"), "contains a NUL byte", "remove it")
         if variable.value_from is not None:
-            yield from _value_from(variable, place)
+            yield from _value_from(variable, spec, place)
             continue
         try:
             defined[variable.name] = environment.expand(variable.value, defined)
@@ -107,15 +108,16 @@ def _env_from(source: EnvFromSource, path: Path) -> Iterator[Fault]:
             yield Fault((*path, name, "name"), f"{shown(selector.name)} is not an object's name", rule)
 
 
-def _value_from(variable: EnvVar, path: Path) -> Iterator[Fault]:
+def _value_from(variable: EnvVar, spec: PodSpec, path: Path) -> Iterator[Fault]:
     origin = variable.value_from
     assert origin is not None
     place = (*path, "valueFrom")
     if variable.value:
         yield Fault(place, "given together with value", "remove one of them")
-    given = [part for part in (origin.config_map_key_ref, origin.secret_key_ref, origin.field_ref) if part is not None]
-    if len(given) != 1:
-        yield Fault(place, "needs exactly one source", "configMapKeyRef, secretKeyRef or fieldRef")
+    sources = (origin.config_map_key_ref, origin.secret_key_ref, origin.field_ref, origin.resource_field_ref)
+    if sum(source is not None for source in sources) != 1:
+        right = "configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef"
+        yield Fault(place, "needs exactly one source", right)
     for name, selector in (("configMapKeyRef", origin.config_map_key_ref), ("secretKeyRef", origin.secret_key_ref)):
         if selector is None:
             continue
@@ -130,6 +132,8 @@ def _value_from(variable: EnvVar, path: Path) -> Iterator[Fault]:
             yield Fault((*place, "fieldRef", "fieldPath"), f"unknown field {shown(field)}", right)
         if origin.field_ref.api_version not in ("", "v1"):
             yield Fault((*place, "fieldRef", "apiVersion"), f"unknown {shown(origin.field_ref.api_version)}", "v1")
+    if origin.resource_field_ref:
+        yield from selector_faults(origin.resource_field_ref, spec, (*place, "resourceFieldRef"))
 
 
 _READERS: dict[str, Callable[[str], int]] = {"cpu": quantities.cpu_millicores, "memory": quantities.memory_bytes}

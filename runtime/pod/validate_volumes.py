@@ -16,9 +16,9 @@ from runtime.pod.objects import (
     KeyToPath,
     PodSpec,
     ProjectedVolumeSource,
-    ResourceFieldSelector,
     SecretVolumeSource,
 )
+from runtime.pod.validate_fields import selector_faults
 from runtime.pod.validate_mounts import absolute_path
 
 HOST_PATH_TYPES = (
@@ -147,25 +147,7 @@ def _fields(items: list[DownwardAPIVolumeFile], spec: PodSpec, path: Path) -> It
             if item.field_ref.api_version not in ("", "v1"):
                 yield Fault((*place, "fieldRef", "apiVersion"), f"unknown {shown(item.field_ref.api_version)}", "v1")
         if item.resource_field_ref:
-            yield from _resource(item.resource_field_ref, spec, (*place, "resourceFieldRef"))
-
-
-def _resource(selector: ResourceFieldSelector, spec: PodSpec, path: Path) -> Iterator[Fault]:
-    containers = [container.name for container in spec.all_containers]
-    if not selector.container_name:
-        yield Fault((*path, "containerName"), "required", f"one of {', '.join(containers)}")
-    elif selector.container_name not in containers:
-        wrong = f"no container {shown(selector.container_name)}"
-        yield Fault((*path, "containerName"), wrong, nearest(selector.container_name, containers))
-    if selector.resource not in downward.RESOURCES:
-        section, _, name = selector.resource.partition(".")
-        known = section in ("limits", "requests") and (name == "ephemeral-storage" or name.startswith("hugepages-"))
-        wrong = "not supported by rawpod yet" if known else f"unknown resource {shown(selector.resource)}"
-        yield Fault((*path, "resource"), wrong, f"one of {', '.join(downward.RESOURCES)}")
-        return
-    units = downward.DIVISORS[selector.resource.partition(".")[2]]
-    if selector.divisor not in (None, "", "0", *units):
-        yield Fault((*path, "divisor"), f"{shown(selector.divisor)} is no unit", f"one of {', '.join(units)}")
+            yield from selector_faults(item.resource_field_ref, spec, (*place, "resourceFieldRef"), named=True)
 
 
 def _file(item: KeyToPath | DownwardAPIVolumeFile, path: Path) -> Iterator[Fault]:

@@ -113,7 +113,7 @@ def operations(pod: Pod, sources: Sources, memory: Path, disk: Path, owner: PodR
     """
     for volume in pod.spec.volumes:
         path = directory_of(volume, memory, disk)
-        files = files_of(pod, volume, sources, _machine())
+        files = files_of(pod, volume, sources, machine())
         if files is not None:
             yield KeyFiles(path, files, owner)
         elif volume.host_path is not None:
@@ -133,7 +133,7 @@ def update(pod: Pod, sources: Sources, memory: Path, owner: PodRoot = HOST_ROOT)
     faults: list[str] = []
     for volume in pod.spec.volumes:
         try:
-            files = files_of(pod, volume, sources, _machine())
+            files = files_of(pod, volume, sources, machine())
             if files is not None:
                 write_tree(memory / volume.name, files, owner=owner.id())
         except MissingReference:
@@ -162,5 +162,6 @@ def read_only(pod: Pod) -> frozenset[str]:
     )
 
 
-def _machine() -> Machine:
+def machine() -> Machine:
+    """This one."""
     return Machine((os.cpu_count() or 1) * 1000, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -17,6 +17,7 @@ import msgspec
 from kernel.errors import NotFound, RawpodError
 from runtime.pod import control, directory
 from runtime.pod.backoff import Backoff
+from runtime.pod.qos import qos_class
 from runtime.settings import Settings
 from runtime.supervisor import references
 from runtime.supervisor.given import Given
@@ -274,7 +275,13 @@ class Keeper:
             }
             for container in pod["spec"]["containers"]
         ]
-        status = {"phase": "Pending", "reason": reason, "message": message, "containerStatuses": containers}
+        status = {
+            "phase": "Pending",
+            "reason": reason,
+            "message": message,
+            "containerStatuses": containers,
+            "qosClass": qos_class(pod["spec"]),
+        }
         if pod.get("status") != status:
             self._save(status)
 
@@ -343,4 +350,4 @@ class Keeper:
             await self._spawner.destroy(self.uid)
         pod = self._pod()
         if pod is not None and not finished(pod):
-            self._save({"phase": "Pending"})
+            self._save({"phase": "Pending", "qosClass": qos_class(pod["spec"])})

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 
 from kernel.errors import BadInput, Conflict
+from runtime.pod.qos import qos_class
 from runtime.supervisor import immutable
 from runtime.supervisor.meta import short_hash, terminating, timestamp, uid_of
 from runtime.supervisor.resources import Object
@@ -51,7 +52,7 @@ class Registry:
         if new["kind"] == "Pod":
             # There is one node, so a pod is bound as it is made.
             new["spec"] = {**new["spec"], "nodeName": self.node_name}
-            new["status"] = {"phase": "Pending"}
+            new["status"] = {"phase": "Pending", "qosClass": qos_class(new["spec"])}
         return writes.create(new)
 
     def replace(self, writes: Transaction, item: Object, *, if_version: int | None = None) -> Record:

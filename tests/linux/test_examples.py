@@ -79,6 +79,13 @@ def node_selector(pods: Pods) -> None:
     assert printed(pods, "node-selector") == "chosen\n"
 
 
+def resource_fields(pods: Pods) -> None:
+    pod = start(pods, "resource-fields")
+    assert pod.ended()["phase"] == "Succeeded", (pod.status, pod.log("main"))
+    assert pod.log("main") == "1 125 32 67108864\n"
+    assert pod.status["qosClass"] == "Burstable"
+
+
 SEEN: dict[str, Callable[[Pods], None]] = {
     "dns": dns,
     "fqdn": fqdn,
@@ -86,6 +93,7 @@ SEEN: dict[str, Callable[[Pods], None]] = {
     "init-container": init_container,
     "node-selector": node_selector,
     "sidecar": sidecar,
+    "resource-fields": resource_fields,
 }
 
 

@@ -210,7 +210,7 @@ def test_what_the_registry_sets_cannot_be_set(door: Door) -> None:
     metadata = {"name": "p", "uid": "11111111-0000-4000-8000-000000000000", "deletionTimestamp": "2020-01-01T00:00:00Z"}
     made = door.client.request("POST", PODS, {**pod(), "metadata": metadata, "status": {"phase": "Running"}})
     assert made["metadata"]["uid"] != metadata["uid"] and "deletionTimestamp" not in made["metadata"]
-    assert made["status"] == {"phase": "Pending"} and made["spec"]["nodeName"] == "node"
+    assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"} and made["spec"]["nodeName"] == "node"
     assert made["spec"]["restartPolicy"] == "Always"
 
 

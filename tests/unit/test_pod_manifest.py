@@ -293,7 +293,7 @@ ROWS: dict[str, tuple[str, str]] = {
         container("env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.nam}}}]"),
         r"fieldPath: unknown field 'metadata\.nam' \(did you mean 'metadata\.name'\)",
     ),
-    "resource field": (container("env: [{name: A, valueFrom: {resourceFieldRef: {}}}]"), r"needs exactly one source"),
+    "no source": (container("env: [{name: A, valueFrom: {}}]"), r"needs exactly one source"),
     "relative mount": (
         container("volumeMounts: [{name: v, mountPath: data}]") + "  volumes: [{name: v, emptyDir: {}}]",
         r":9: .*mountPath: 'data' is not absolute",
