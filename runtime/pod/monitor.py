@@ -27,6 +27,7 @@ from runtime.pod.loop import Loop, Timer
 from runtime.pod.prepare import Blueprint
 from runtime.pod.records import Json, PodRecord, Terminated, timestamp
 from runtime.pod.runner import Runner
+from runtime.pod.volume_limits import LimitWatch
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _KILL_REPORTED_AFTER = 1.0
 _RETRY_RELEASE = 5.0
+_EVICTION_GRACE = 1.0  # kubelet's for an immediate eviction
 
 
 class Monitor:
@@ -70,6 +72,8 @@ class Monitor:
             )
             for index, record in enumerate(self.pod.containers)
         ]
+        self._limits = LimitWatch(self.loop, self.blueprint.disk_limits, self._evict)
+        self._evicted = False
         self._begun = 0
         self._foreground = foreground
         self._server = Server(self.loop, listener, self)
@@ -108,8 +112,18 @@ class Monitor:
             return
         self.pod.reason = self.pod.message = ""
         self.pod.sandbox_ready = True
+        self._limits.start()
         self._advance()
         self.changed()
+
+    def _evict(self, message: str) -> None:
+        """End the pod for what it takes of the machine, and give that back, as kubelet does."""
+        if self._stopping:
+            return
+        self._evicted = self.pod.failed = True
+        self.pod.reason, self.pod.message = "Evicted", message
+        self.changed()
+        self.stop(_EVICTION_GRACE)
 
     def _container_over(self) -> None:
         # Not from within a container's own callback.
@@ -143,7 +157,10 @@ class Monitor:
 
     def _release(self) -> None:
         """Take the sandbox away, tell everybody, and end."""
+        self._limits.stop()
         try:
+            if self._evicted:
+                self.blueprint.discard_volumes()
             sandbox.release(self.settings, self.uid, network=self.blueprint.network == "pod")
         except (RawpodError, OSError) as error:
             self.pod.reason, self.pod.message = "Terminating", str(error)
@@ -296,7 +313,9 @@ class Monitor:
 
     def reap(self) -> None:
         """Collect children that are no container's first process: orphans where the host's pid namespace is shared."""
-        ours = {record.pid for record in self.pod.containers}.union(*(runner.workers for runner in self.runners))
+        ours = {record.pid for record in self.pod.containers}.union(
+            self._limits.workers, *(runner.workers for runner in self.runners)
+        )
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -28,6 +28,7 @@ from runtime.pod import (
     quantities,
     sandbox,
     users,
+    volume_limits,
     volumes,
 )
 from runtime.pod.attempt import Prepared
@@ -178,7 +179,12 @@ class Blueprint:
         if not self.pod.spec.host_ipc:
             operations.append(volumes.MemoryDirectory(self._shm(), _SHM_SIZE, mode=0o1777, owner=owner))
         operations += volumes.operations(
-            self.pod, self._sources, self.places.memory_volumes, self._disk_volumes(), owner
+            self.pod,
+            self._sources,
+            self.places.memory_volumes,
+            self._disk_volumes(),
+            owner,
+            pod_limits(self.pod).memory_max,
         )
         return operations
 
@@ -225,6 +231,15 @@ class Blueprint:
             for port in container.ports
             if port.host_port
         )
+
+    @property
+    def disk_limits(self) -> list[volume_limits.DiskLimit]:
+        """The volumes on disk that may have only so much of it."""
+        return volume_limits.limits_of(self.pod, self._disk_volumes())
+
+    def discard_volumes(self) -> None:
+        """Remove the volumes on disk."""
+        sandbox.remove_tree(self._disk_volumes())
 
     def _disk_volumes(self) -> Path:
         return self.places.overlay / ".volumes"

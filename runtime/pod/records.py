@@ -153,6 +153,7 @@ class PodRecord(Struct):
     qos_class: str = ""
     sandbox_ready: bool = False
     finished: bool = False
+    failed: bool = False
     reason: str = ""
     message: str = ""
     warnings: list[str] = []
@@ -160,7 +161,7 @@ class PodRecord(Struct):
 
     def to_status(self) -> Json:
         """The PodStatus of the Kubernetes API."""
-        now = phase.phase(self.containers, finished=self.finished)
+        now = phase.phase(self.containers, finished=self.finished, failed=self.failed)
         init = [record.to_status() for record in self.containers if record.role != phase.MAIN]
         status: Json = {
             "phase": now,

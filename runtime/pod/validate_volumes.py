@@ -73,9 +73,6 @@ def _empty_dir(source: EmptyDirVolumeSource, path: Path) -> Iterator[Fault]:
         yield Fault((*path, "medium"), f"unknown medium {shown(source.medium)}", "Memory, or none for a directory")
     if source.size_limit is None:
         return
-    if source.medium == "":
-        wrong = "not supported by rawpod yet for a directory"
-        yield Fault((*path, "sizeLimit"), wrong, "medium: Memory, or no limit")
     try:
         quantities.memory_bytes(source.size_limit)
     except BadInput as error:

@@ -106,10 +106,17 @@ def mapped(pod: Pod) -> frozenset[str]:
     )
 
 
-def operations(pod: Pod, sources: Sources, memory: Path, disk: Path, owner: PodRoot = HOST_ROOT) -> Iterator[Operation]:
+def operations(
+    pod: Pod,
+    sources: Sources,
+    memory: Path,
+    disk: Path,
+    owner: PodRoot = HOST_ROOT,
+    memory_limit: int | None = None,
+) -> Iterator[Operation]:
     """What sets the pod's volumes up. Raises MissingReference for a ConfigMap or Secret that is not there.
 
-    `owner` is who has the volumes in memory.
+    `owner` is who has the volumes in memory, none of which is larger than `memory_limit` bytes.
     """
     for volume in pod.spec.volumes:
         path = directory_of(volume, memory, disk)
@@ -120,7 +127,8 @@ def operations(pod: Pod, sources: Sources, memory: Path, disk: Path, owner: PodR
             yield HostPath(path, volume.host_path.type)
         elif volume.empty_dir is not None and volume.empty_dir.medium == "Memory":
             limit = volume.empty_dir.size_limit
-            yield MemoryDirectory(path, memory_bytes(limit) if limit else 0, owner=owner)
+            sizes = [*([memory_bytes(limit)] if limit else []), *([memory_limit] if memory_limit else [])]
+            yield MemoryDirectory(path, min(sizes, default=0), owner=owner)
         else:
             yield EmptyDirectory(path)
 

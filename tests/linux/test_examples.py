@@ -86,8 +86,14 @@ def resource_fields(pods: Pods) -> None:
     assert pod.status["qosClass"] == "Burstable"
 
 
+def empty_dir_limit(pods: Pods) -> None:
+    status = start(pods, "empty-dir-limit").ended()
+    assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+
+
 SEEN: dict[str, Callable[[Pods], None]] = {
     "dns": dns,
+    "empty-dir-limit": empty_dir_limit,
     "fqdn": fqdn,
     "host-namespaces": host_namespaces,
     "init-container": init_container,

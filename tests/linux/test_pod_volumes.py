@@ -203,6 +203,22 @@ def test_a_missing_variable_in_a_sub_path_keeps_the_container_from_being_made(po
     pod.wait(lambda status: "no variable 'NOBODY'" in str(status))
 
 
+def test_a_pod_that_exceeds_a_volumes_limit_is_evicted(pods: Pods) -> None:
+    script = "echo small > /fine/x; head -c 3M /dev/zero > /data/x; exec sleep 1000000"
+    pod = pods.start(
+        container("main", "sh", "-c", script, volumeMounts=[mounted("data", "/data"), mounted("fine", "/fine")]),
+        volumes=[
+            {"name": "fine", "emptyDir": {"sizeLimit": "1Mi"}},
+            {"name": "data", "emptyDir": {"sizeLimit": "2Mi"}},
+        ],
+        restartPolicy="Always",
+    )
+    status = pod.ended()
+    assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+    assert status["message"] == 'Usage of EmptyDir volume "data" exceeds the limit "2Mi". '
+    assert not (pod.settings.overlay / pod.uid / ".volumes").exists()
+
+
 def test_host_paths_of_all_types(pods: Pods, tmp_path: Path) -> None:
     import socket
 

@@ -327,9 +327,9 @@ ROWS: dict[str, tuple[str, str]] = {
         spec("volumes: [{name: v, hostPath: {path: /a/../b}}]"),
         r"hostPath\.path: .*contains '\.\.'",
     ),
-    "limit without medium": (
-        spec("volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}]"),
-        r"sizeLimit: not supported by rawpod yet for a directory",
+    "limit of a volume": (
+        spec("volumes: [{name: v, emptyDir: {sizeLimit: 1m}}]"),
+        r"emptyDir\.sizeLimit: memory '1m' is in thousandths of a byte",
     ),
     "volume item": (
         spec("volumes: [{name: v, configMap: {name: c, items: [{key: a, path: ../x}]}}]"),
