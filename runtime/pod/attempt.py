@@ -19,6 +19,8 @@ from runtime.create import create
 from runtime.pod.image_config import Health
 from runtime.pod.logs import LogWriter
 from runtime.pod.loop import Loop
+from runtime.pod.probe_socket import Place
+from runtime.pod.probes import Rule
 from runtime.pod.streams import InputPump, OutputPump, Sink
 
 # A payload may write this much while its monitor is busy; the default is 64 KiB (pipe(7)).
@@ -28,7 +30,7 @@ _PIPE_SIZE = 256 * 1024
 class Prepared(Record):
     """All that an attempt needs, made before the attempt before it has ended.
 
-    `stop_signal` asks it to end, `health` is how it is tested while it runs.
+    `stop_signal` asks it to end, `health` and `probes` are how it is tested while it runs, at `place`.
     """
 
     id: str
@@ -40,6 +42,8 @@ class Prepared(Record):
     cgroup: Cgroup
     stop_signal: int = 15
     health: Health | None = None
+    probes: tuple[Rule, ...] = ()
+    place: Place = Place("127.0.0.1")
 
 
 class Show(Struct):

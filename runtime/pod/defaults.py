@@ -9,6 +9,7 @@ from runtime.pod.objects import (
     KubernetesObject,
     Pod,
     PodSpec,
+    Probe,
     ReplicaSet,
     Secret,
 )
@@ -63,10 +64,23 @@ def _requests(spec: PodSpec) -> None:
 
 def _container(container: Container, host_network: bool) -> None:
     container.image_pull_policy = container.image_pull_policy or default_policy(container.image)
+    for probe in (container.liveness_probe, container.readiness_probe, container.startup_probe):
+        if probe is not None:
+            _probe(probe)
     for port in container.ports:
         port.protocol = port.protocol or "TCP"
         if host_network and not port.host_port:
             port.host_port = port.container_port
+
+
+def _probe(probe: Probe) -> None:
+    probe.timeout_seconds = probe.timeout_seconds or 1
+    probe.period_seconds = probe.period_seconds or 10
+    probe.success_threshold = probe.success_threshold or 1
+    probe.failure_threshold = probe.failure_threshold or 3
+    if probe.http_get is not None:
+        probe.http_get.path = probe.http_get.path or "/"
+        probe.http_get.scheme = probe.http_get.scheme or "HTTP"
 
 
 def _secret(secret: Secret) -> None:

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ class Checker:
 
 def _test_in(bundle: Path, cgroup: Cgroup, encoded: bytes, health: Health) -> bytes:
     try:
-        code, output = _run(bundle, cgroup, encoded, health)
+        code, output = run_in(bundle, cgroup, encoded, health.args, health.timeout)
     except RawpodError as error:
         code, output = error.exit_code, str(error).encode()
     except OSError as error:
@@ -154,24 +154,27 @@ def _test_in(bundle: Path, cgroup: Cgroup, encoded: bytes, health: Health) -> by
     return json.dumps({"code": code, "output": output.decode(errors="replace")[:MAX_OUTPUT]}).encode()
 
 
-def _run(bundle: Path, cgroup: Cgroup, encoded: bytes, health: Health) -> tuple[int, bytes]:
-    """The test as a further process of the container, with its user, environment and limits."""
+def run_in(bundle: Path, cgroup: Cgroup, encoded: bytes, args: Sequence[str], timeout: float) -> tuple[int, bytes]:
+    """A further process of the container, with its user, environment and limits: exit code and beginning of the output.
+
+    One that takes longer than `timeout` is killed and has the exit code TIMED_OUT. The caller is a worker.
+    """
     from runtime.exec import exec_in
 
     config = spec.load(encoded)
     process = config.process
     assert process is not None
-    process.args, process.terminal = list(health.args), False
+    process.args, process.terminal = list(args), False
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    deadline = time.monotonic() + health.timeout
+    deadline = time.monotonic() + timeout
     child, _ = exec_in(state.load(bundle), cgroup, process, (null, writing, writing), linux=config.linux)
     os.close(writing)
     output, ended = _collect(reading, child.pidfd, deadline)
     if not ended:
         signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
         wait_pidfd(child.pidfd)
-        return TIMED_OUT, output[: MAX_OUTPUT // 2] + f"\nno answer within {health.timeout:g} s".encode()
+        return TIMED_OUT, output[: MAX_OUTPUT // 2] + f"\nno answer within {timeout:g} s".encode()
     return wait_pidfd(child.pidfd).shell, output
 
 

@@ -16,7 +16,7 @@ _BY_TYPE: dict[type, str] = {
     objects.ResourceRequirements: "claims",
     objects.SecurityContext: "privileged procMount seLinuxOptions windowsOptions appArmorProfile",
     objects.Container: (
-        "livenessProbe readinessProbe startupProbe lifecycle restartPolicyRules resizePolicy stdinOnce "
+        "lifecycle restartPolicyRules resizePolicy stdinOnce "
         "terminationMessagePath terminationMessagePolicy volumeDevices"
     ),
     objects.Volume: (

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/
 
 from __future__ import annotations
 
-from typing import Any, NewType
+from typing import Any, NewType, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,9 @@ Quantity = NewType("Quantity", str)
 
 Mode = NewType("Mode", int)
 """Permission bits, written in octal with a leading zero in YAML ("0640") and as a plain number in JSON (416)."""
+
+IntOrString: TypeAlias = int | str
+"""A number, or the name of one."""
 
 Timestamp = NewType("Timestamp", str)
 """A moment in RFC 3339, UTC, whole seconds: "2026-01-31T12:00:00Z"."""

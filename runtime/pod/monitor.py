@@ -61,6 +61,7 @@ class Monitor:
         self.error: Exception | None = None
         self.hierarchy = cgroup_hierarchy.find()
         self.blueprint = Blueprint.read(settings, uid, self.hierarchy)
+        self.grace = self.blueprint.grace
         self.pod = PodRecord(self.blueprint.records(), started_at=timestamp(), qos_class=self.blueprint.qos_class)
         self.runners = [
             Runner(

@@ -27,6 +27,7 @@ from runtime.pod.meta import (
 )
 from runtime.pod.objects_fields import FieldSelector, ResourceFieldSelector
 from runtime.pod.objects_pod import PodDNSConfig, PodDNSConfigOption, Toleration
+from runtime.pod.objects_probe import ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, Probe, TCPSocketAction
 from runtime.pod.objects_volumes import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
@@ -81,7 +82,11 @@ __all__ = [
     "EnvFromSource",
     "EnvVar",
     "EnvVarSource",
+    "ExecAction",
     "FieldSelector",
+    "GRPCAction",
+    "HTTPGetAction",
+    "HTTPHeader",
     "HostAlias",
     "HostPathVolumeSource",
     "KeySelector",
@@ -103,6 +108,7 @@ __all__ = [
     "PodSpec",
     "PodStatus",
     "PodTemplateSpec",
+    "Probe",
     "ProjectedVolumeSource",
     "Quantity",
     "ReplicaSet",
@@ -120,6 +126,7 @@ __all__ = [
     "StatusCause",
     "StatusDetails",
     "Sysctl",
+    "TCPSocketAction",
     "Timestamp",
     "Toleration",
     "Volume",
@@ -232,6 +239,9 @@ class Container(KubernetesStruct):
     env: list[EnvVar] = []
     resources: ResourceRequirements | None = None
     volume_mounts: list[VolumeMount] = []
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
     security_context: SecurityContext | None = None
     stdin: bool = False
     tty: bool = False

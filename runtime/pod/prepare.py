@@ -48,6 +48,8 @@ from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.logs import LogDirectory
 from runtime.pod.objects import ConfigMap, Container, Pod, Secret, Volume
 from runtime.pod.phase import INIT, MAIN, SIDECAR
+from runtime.pod.probe_socket import Place
+from runtime.pod.probes import rules_of
 from runtime.pod.pullpolicy import Registries
 from runtime.pod.records import POD_INITIALIZING, ContainerRecord, Waiting
 from runtime.pod.runner import ImageMissing
@@ -313,9 +315,17 @@ class Blueprint:
             bundle=bundle,
             cgroup=cgroup,
             health=resolve_health(self.pod, container, view),
+            probes=rules_of(container),
+            place=self._place(),
             stop_signal=resolve_stop_signal(self.pod, container, view),
         )
         return prepared, image.digest
+
+    def _place(self) -> Place:
+        """Where probes find the pod: its address; over loopback where that is the host's, or all that there is."""
+        if self.network == "pod":
+            return Place(self._sources.address)
+        return Place("127.0.0.1", "" if self.network == "host" else str(self.places.namespace("net")))
 
     def _image(self, name: str) -> tuple[Image, ImageView]:
         try:

@@ -70,6 +70,7 @@ class ContainerRecord(Struct):
     """One container of a pod: its present state, the one before, and the figures rawpod keeps beside.
 
     `died` and `started` are CLOCK_MONOTONIC seconds of the last end of a payload and of the last first instruction.
+    `unstarted` and `unready` are what its probes say while it runs.
     """
 
     name: str
@@ -87,6 +88,9 @@ class ContainerRecord(Struct):
     started: float = 0.0
     died: float = 0.0
     health: Json | None = None
+    unstarted: bool = False
+    unready: bool = False
+    probes: Json | None = None
 
     @property
     def running(self) -> bool:
@@ -95,12 +99,12 @@ class ContainerRecord(Struct):
     @property
     def has_started(self) -> bool:
         """Whether what waits for this container may start; for a container without a startup probe, that it runs."""
-        return self.running
+        return self.running and not self.unstarted
 
     @property
     def ready(self) -> bool:
-        """A container without a readiness probe is ready while it runs, an init container when it has succeeded."""
-        return self.succeeded if self.role == phase.INIT else self.running
+        """A container is ready while it runs and no probe says otherwise, an init container when it has succeeded."""
+        return self.succeeded if self.role == phase.INIT else self.running and not self.unready
 
     @property
     def succeeded(self) -> bool:
@@ -141,6 +145,7 @@ class ContainerRecord(Struct):
             "started": self.started,
             "died": self.died,
             **({"health": self.health} if self.health else {}),
+            **({"probes": self.probes} if self.probes else {}),
         }
 
 

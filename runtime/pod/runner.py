@@ -17,6 +17,7 @@ from runtime.pod.records import POD_INITIALIZING, ContainerRecord, Running, Term
 
 if TYPE_CHECKING:
     from runtime.pod.health import Checker
+    from runtime.pod.prober import Prober
     from runtime.pod.pulling import Done, Pull
 
 # How long the reason of a failed pull stands alone, before the wait for the next one is told of.
@@ -32,6 +33,7 @@ class Host(Protocol):
 
     loop: Loop
     show: Show | None
+    grace: float
 
     def pull(self, index: int, done: Done) -> Pull | None:
         """Begin to bring the container's image, if there is cause to; None if there is none.
@@ -78,6 +80,9 @@ class Runner:
         self._pull: Pull | None = None
         self._pull_delay = 0.0
         self._checker: Checker | None = None
+        self._prober: Prober | None = None
+        self._unwell = ""
+        self._unwell_kill: Timer | None = None
         self._attempt: Attempt | None = None
         self._following: Prepared | None = None
         self._timer: Timer | None = None
@@ -91,7 +96,8 @@ class Runner:
     @property
     def workers(self) -> set[int]:
         """The pids of processes that do something for the container beside it."""
-        return {self._pull.pid if self._pull else 0, self._checker.worker if self._checker else 0}
+        own = {self._pull.pid if self._pull else 0, self._checker.worker if self._checker else 0}
+        return own | self._prober.workers if self._prober else own
 
     def _run(self) -> None:
         """The next attempt, once its image is there."""
@@ -176,6 +182,12 @@ class Runner:
                 self._host.loop, prepared.health, prepared.bundle, prepared.cgroup, prepared.encoded, self._checked
             )
             record.health = self._checker.verdict.to_json()
+        if prepared.probes:
+            from runtime.pod.prober import Prober, Subject
+
+            subject = Subject(prepared.place, prepared.bundle, prepared.cgroup, prepared.encoded)
+            self._prober = Prober(self._host.loop, prepared.probes, subject, self._probed)
+        self._show_probes()
         self._host.warn(container.warnings)
         self._host.changed()
         if self._policy != "Never" and not self._host.pulls_always(self._index):
@@ -186,6 +198,41 @@ class Runner:
         if self._checker is not None:
             self.record.health = self._checker.verdict.to_json()
             self._host.changed()
+
+    def _show_probes(self) -> None:
+        record, prober = self.record, self._prober
+        record.unstarted = prober is not None and not prober.judge.started
+        record.unready = prober is not None and not prober.judge.ready
+        record.probes = prober.to_json() if prober else None
+
+    def _probed(self) -> None:
+        self._show_probes()
+        if self._prober is not None and self._prober.judge.failed and not self._unwell:
+            self._end_unwell(self._prober)
+        self._host.changed()
+
+    def _end_unwell(self, prober: Prober) -> None:
+        """Its startup or liveness probe has failed: it is asked to end, and ended when its time is over."""
+        kind, attempt = prober.judge.failed, self._attempt
+        assert attempt is not None
+        intent = "" if self._policy == "Never" else ", will be restarted"
+        _, message = prober.messages[kind]
+        self._unwell = f"Container {self.record.name} failed {kind} probe{intent}" + (f": {message}" if message else "")
+        grace = prober.judge.rules[kind].grace
+        attempt.container.signal(attempt.stop_signal)
+        self._unwell_kill = self._host.loop.call_later(self._host.grace if grace is None else grace, self.kill)
+
+    def _end_probes(self) -> str:
+        """No more of them; why they ended the container, if they did."""
+        if self._prober is not None:
+            self._prober.close()
+            self._prober = None
+        if self._unwell_kill is not None:
+            self._unwell_kill.cancel()
+            self._unwell_kill = None
+        self._show_probes()
+        unwell, self._unwell = self._unwell, ""
+        return unwell
 
     def _prepare_following(self) -> None:
         if self._stopping or self.done or self._following is not None:
@@ -215,14 +262,23 @@ class Runner:
             self._checker.close()
             self._checker = None
         self.record.health = None
+        unwell = self._end_probes()
         status = ended.status
         reason = "OOMKilled" if ended.oom_killed and status.shell else "Error" if status.shell else "Completed"
         self.record.died = ended.died
         self._record_end(
-            Terminated(status.shell, reason, self._started_at, timestamp(), self.record.id, signal=status.signal)
+            Terminated(
+                status.shell,
+                reason,
+                self._started_at,
+                timestamp(),
+                self.record.id,
+                signal=status.signal,
+                message=unwell,
+            )
         )
         number = self.record.restarts
-        self._restart_or_over(ended.ran)
+        self._restart_or_over(ended.ran, failed=bool(unwell))
         # After the restart, which is waited for by somebody; this is not. What the last one wrote stays with the pod.
         if not self.done:
             self._host.discard(self._index, number)
@@ -232,11 +288,12 @@ class Runner:
         self.record.pid = self.record.start_time = 0
         self._host.changed()
 
-    def _restart_or_over(self, ran: float) -> None:
+    def _restart_or_over(self, ran: float, *, failed: bool = False) -> None:
+        """What a probe has ended has `failed` whatever its exit code is."""
         state = self.record.state
         assert isinstance(state, Terminated)
         policy = self._policy
-        if self._stopping or policy == "Never" or (policy == "OnFailure" and state.exit_code == 0):
+        if self._stopping or policy == "Never" or (policy == "OnFailure" and state.exit_code == 0 and not failed):
             self._over()
             return
         delay = self._backoff.next_delay(ran)
@@ -271,6 +328,8 @@ class Runner:
         if self.done or self._stopping:
             return
         self._stopping = True
+        if self._prober is not None:
+            self._prober.is_ending()
         if self._attempt is not None:
             return
         if self._pull is not None:

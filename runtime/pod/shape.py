@@ -14,10 +14,17 @@ import msgspec
 
 from runtime.pod.faults import Fault, Path, nearest, shown
 from runtime.pod.known import UNSUPPORTED, asks_for_nothing
-from runtime.pod.meta import KubernetesStruct, Mode, Quantity
+from runtime.pod.meta import IntOrString, KubernetesStruct, Mode, Quantity
 
 _SENSITIVE = frozenset({"value", "data", "stringData", "binaryData"})
-_NAMES = {str: "a string", int: "a whole number", bool: "true or false", list: "a list", dict: "a mapping"}
+_NAMES: dict[Any, str] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+    IntOrString: "a whole number or a string",
+}
 
 
 class Ambiguous(str):
@@ -94,6 +101,11 @@ class Shaper:
             return self._quantity(value, path)
         if kind is Mode and isinstance(value, Ambiguous) and set(value) <= set("01234567"):
             return int(value, 8)
+        if kind == IntOrString:
+            if type(value) in (int, str):
+                return value
+            self._wrong_type(path, value, kind)
+            return 0
         base: Any = kind.__supertype__ if isinstance(kind, NewType) else kind
         if type(value) is base:
             return value
@@ -108,7 +120,7 @@ class Shaper:
             return ""
         return str(value)
 
-    def _wrong_type(self, path: Path, value: Any, wanted: type) -> None:
+    def _wrong_type(self, path: Path, value: Any, wanted: Any) -> None:
         if _SENSITIVE.intersection(part for part in path if isinstance(part, str)):
             hint = "write it in quotes" if wanted is str and _is_scalar(value) else ""
             self._fault(path, f"{_describe(value)} where {_NAMES[wanted]} belongs", hint)
@@ -121,7 +133,7 @@ class Shaper:
         self.faults.append(Fault(path, wrong, right))
 
 
-def _remedy(value: Any, wanted: type) -> str:
+def _remedy(value: Any, wanted: Any) -> str:
     if wanted is str and _is_scalar(value) and value is not None:
         return f'write it in quotes: "{_as_written(value)}"' if len(str(value)) <= 60 else "write it in quotes"
     if wanted is bool and isinstance(value, str) and value.lower() in ("yes", "on", "y"):
@@ -154,7 +166,8 @@ def _describe(value: Any) -> str:
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
-        return next(part for part in get_args(kind) if part is not types.NoneType)
+        parts = [part for part in get_args(kind) if part is not types.NoneType]
+        return parts[0] if len(parts) == 1 else kind
     return kind
 
 

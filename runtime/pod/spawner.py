@@ -135,6 +135,8 @@ def warm_up() -> None:
     import rootfs.removal  # noqa: F401
     import runtime.pod.health
     import runtime.pod.monitor
+    import runtime.pod.probe_http
+    import runtime.pod.prober
     import runtime.pod.pulling  # noqa: F401
     from runtime import confinement
     from runtime.pod.compile import DEFAULT_CAPABILITIES

@@ -20,6 +20,7 @@ from runtime.pod.objects import (
 )
 from runtime.pod.validate_fields import selector_faults
 from runtime.pod.validate_mounts import absolute_path, mount_faults
+from runtime.pod.validate_probe import probes_faults
 
 _CAPABILITY_NAMES = frozenset(name.removeprefix("CAP_") for name in CAPABILITIES)
 
@@ -45,6 +46,7 @@ def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterato
     yield from _ports(container.ports, spec, (*path, "ports"))
     yield from _environment(container, spec, path)
     yield from mount_faults(container.volume_mounts, spec, (*path, "volumeMounts"))
+    yield from probes_faults(container, path)
     if container.resources:
         yield from resource_faults(container.resources, (*path, "resources"))
     if container.security_context:

@@ -17,6 +17,7 @@ from runtime.pod.objects import (
 )
 from runtime.pod.validate_container import container_faults, identity_faults, seccomp_faults
 from runtime.pod.validate_placement import placement_faults
+from runtime.pod.validate_probe import needless_probes
 from runtime.pod.validate_volumes import volumes_faults
 
 ANY_ADDRESS = "0.0.0.0"
@@ -54,6 +55,8 @@ def _containers(spec: PodSpec, path: Path) -> Iterator[Fault]:
         seen.setdefault(container.name, place)
         yield from container_faults(container, spec, where)
         yield from _restart_of_container(container, (*where, "restartPolicy"), init=place[0] == "initContainers")
+        if place[0] == "initContainers" and not container.is_sidecar:
+            yield from needless_probes(container, where)
         yield from _non_root(spec, container, (*where, "securityContext"))
     yield from _host_ports(spec, path)
 

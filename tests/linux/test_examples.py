@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -91,6 +92,33 @@ def empty_dir_limit(pods: Pods) -> None:
     assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
 
 
+def probe_exec(pods: Pods) -> None:
+    pod = start(pods, "probe-exec")
+    pod.wait(lambda _: pod.state()["restartCount"] == 1 and "terminated" in pod.state()["lastState"])
+    assert "failed liveness probe, will be restarted: cat:" in pod.state()["lastState"]["terminated"]["message"]
+
+
+def probe_http(pods: Pods) -> None:
+    pod = start(pods, "probe-http")
+    pod.wait(lambda _: pod.state()["ready"])
+    with closing(pod.follow("main")) as lines:
+        assert any(b"GET /healthz" in line.text for line in lines)
+
+
+def probe_startup(pods: Pods) -> None:
+    pod = start(pods, "probe-startup")
+    assert pod.running()["containerStatuses"][0]["started"] is False
+    pod.wait(lambda _: pod.state()["started"] and pod.state()["ready"])
+    assert pod.state()["restartCount"] == 0
+
+
+def probe_tcp(pods: Pods) -> None:
+    pod = start(pods, "probe-tcp")
+    pod.wait(lambda _: pod.state(0)["ready"])
+    assert pod.state(1)["ready"] is False
+    assert {c["type"]: c.get("message") for c in pod.status["conditions"]}["Ready"].endswith("[sleeps]")
+
+
 SEEN: dict[str, Callable[[Pods], None]] = {
     "dns": dns,
     "empty-dir-limit": empty_dir_limit,
@@ -98,6 +126,10 @@ SEEN: dict[str, Callable[[Pods], None]] = {
     "host-namespaces": host_namespaces,
     "init-container": init_container,
     "node-selector": node_selector,
+    "probe-exec": probe_exec,
+    "probe-http": probe_http,
+    "probe-startup": probe_startup,
+    "probe-tcp": probe_tcp,
     "sidecar": sidecar,
     "resource-fields": resource_fields,
 }

@@ -109,7 +109,7 @@ ROWS: dict[str, tuple[str, str]] = {
     # What is wrong: a manifest, and what its one line must contain (a regular expression).
     "unknown field": (container("comand: [x]"), r":9: spec\.containers\[0\]\.comand: .*did you mean 'command'"),
     "unknown field far from any": (container("zzz: 1"), r"unknown field 'zzz' \(one of args, command"),
-    "known field": (container("livenessProbe: {exec: {}}"), r"livenessProbe: not supported by rawpod yet"),
+    "known field": (container("volumeDevices: [{name: a}]"), r"volumeDevices: not supported by rawpod yet"),
     "known pod field": (spec("serviceAccountName: x"), r"spec\.serviceAccountName: not supported by rawpod yet"),
     "policy of an init container": (
         spec("initContainers: [{name: first, image: host, restartPolicy: Never}]"),
@@ -442,7 +442,7 @@ def test_a_fault_is_one_line_that_says_what_would_be_right(row: str) -> None:
     "text",
     [
         container("securityContext: {privileged: false}"),
-        container("terminationMessagePath: ''\nlivenessProbe: null"),
+        container("terminationMessagePath: ''\nvolumeDevices: null"),
         container("securityContext: {seccompProfile: {type: Unconfined}}"),
         container("securityContext: {seccompProfile: {type: RuntimeDefault}}"),
         spec("securityContext: {seccompProfile: {type: Localhost, localhostProfile: profiles/a.json}}"),
