@@ -22,10 +22,13 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def nginx(settings: Settings) -> str:
-    """An image of a Debian userland with nginx and curl, imported from the tar that mmdebstrap made."""
+    """An image of a Debian userland with nginx and curl, imported from the tar that mmdebstrap made.
+
+    It has a tag: `latest` would be asked for at a registry each time, as in Kubernetes.
+    """
     if not TAR.exists():
         pytest.skip(f"needs {TAR}")
-    return ImageStore(settings.images).import_tar("nginx", TAR).name
+    return ImageStore(settings.images).import_tar("nginx:1", TAR).name
 
 
 def web(image: str) -> Object:
