@@ -38,9 +38,15 @@ class VolumeFile(NamedTuple):
     mode: int = 0o644
 
 
-def make_empty(path: str | os.PathLike[str]) -> None:
-    """An empty directory for anybody to write to. What is there already stays."""
+def make_empty(path: str | os.PathLike[str], *, group: int | None = None) -> None:
+    """An empty directory for anybody to write to. What is there already stays.
+
+    With a `group`, what is made in it belongs to the group, too (inode(7), "The set-group-ID bit").
+    """
     _make_directory(path, 0o777)
+    if group is not None:
+        os.chown(path, -1, group)
+        os.chmod(path, 0o2777)  # after chown(2), which may take the bit away
 
 
 def make_below(volume: str, path: str) -> None:
@@ -65,10 +71,16 @@ def make_below(volume: str, path: str) -> None:
         os.close(held)
 
 
-def mount_memory(path: str | os.PathLike[str], size: int = 0, *, mode: int = 0o777, owner: int = 0) -> None:
-    """A tmpfs of at most `size` bytes; 0 is the kernel's half of the memory (tmpfs(5)). All may write by default."""
+def mount_memory(
+    path: str | os.PathLike[str], size: int = 0, *, mode: int = 0o777, owner: int = 0, group: int | None = None
+) -> None:
+    """A tmpfs of at most `size` bytes; 0 is the kernel's half of the memory (tmpfs(5)). All may write by default.
+
+    With a `group` what is made in it belongs to the group, as with `make_empty`.
+    """
     _make_directory(path, 0o700)
-    data = f"mode={mode:o},uid={owner},gid={owner}" + (f",size={size}" if size else "")
+    mode, group = (mode, owner) if group is None else (mode | stat.S_ISGID, group)
+    data = f"mode={mode:o},uid={owner},gid={group}" + (f",size={size}" if size else "")
     mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, data)
 
 
@@ -81,19 +93,23 @@ def unmount_memory(path: str | os.PathLike[str]) -> None:
             raise
 
 
-def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile], *, owner: int = 0) -> bool:
+def write_tree(
+    path: str | os.PathLike[str], files: Iterable[VolumeFile], *, owner: int = 0, group: int | None = None
+) -> bool:
     """Make directory `path` hold `files`, seen by readers all at once, and nothing else. Whether anything changed.
 
     As in Kubernetes: the files are in a directory named after the time, `..data` is a link to it, and each file's first
     name is a link through `..data`. A new state is written beside the old one and takes its place by one rename(2).
     Everything goes by descriptor and follows no link, so what a container with write access put there leads nowhere.
-    `owner` is the user and group of all of it. Raises BadInput for a path that leaves the volume.
+    `owner` is the user of all of it, and the group where no other is given.
+    Raises BadInput for a path that leaves the volume.
     """
     wanted = [(_volume_path(file.path), file) for file in files]
+    ids = owner, owner if group is None else group
     _make_directory(path, 0o755)
     volume = os.open(path, _DIRECTORY)
     try:
-        os.fchown(volume, owner, owner)
+        os.fchown(volume, *ids)
         names = {parts[0] for parts, _ in wanted}
         if _holds(volume, wanted, names):
             return False
@@ -101,15 +117,15 @@ def write_tree(path: str | os.PathLike[str], files: Iterable[VolumeFile], *, own
         directory = os.open(state, _DIRECTORY, dir_fd=volume)
         try:
             os.fchmod(directory, 0o755)
-            os.fchown(directory, owner, owner)
+            os.fchown(directory, *ids)
             for parts, file in wanted:
-                _write(directory, parts, file, owner)
+                _write(directory, parts, file, ids)
         finally:
             os.close(directory)
         remove_tree(volume, "..data_tmp")
-        _link(volume, "..data_tmp", state, owner)
+        _link(volume, "..data_tmp", state, ids)
         os.rename("..data_tmp", "..data", src_dir_fd=volume, dst_dir_fd=volume)
-        _link_names(volume, names, state, owner)
+        _link_names(volume, names, state, ids)
     finally:
         os.close(volume)
     return True
@@ -203,30 +219,30 @@ def _same(state: int, file: VolumeFile) -> bool:
         )
 
 
-def _write(directory: int, parts: list[str], file: VolumeFile, owner: int = 0) -> None:
+def _write(directory: int, parts: list[str], file: VolumeFile, ids: tuple[int, int]) -> None:
     held = os.dup(directory)
     try:
         for name in parts[:-1]:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=held)
-                os.chown(name, owner, owner, dir_fd=held, follow_symlinks=False)
+                os.chown(name, *ids, dir_fd=held, follow_symlinks=False)
             resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
             below = openat2(held, name, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
             os.close(held)
             held = below
         with suppress(FileNotFoundError):
             os.unlink(parts[-1], dir_fd=held)
-        new_file(held, parts[-1], file.data, mode=file.mode, uid=owner, gid=owner)
+        new_file(held, parts[-1], file.data, mode=file.mode, uid=ids[0], gid=ids[1])
     finally:
         os.close(held)
 
 
-def _link(volume: int, name: str, target: str, owner: int) -> None:
+def _link(volume: int, name: str, target: str, ids: tuple[int, int]) -> None:
     os.symlink(target, name, dir_fd=volume)
-    os.chown(name, owner, owner, dir_fd=volume, follow_symlinks=False)
+    os.chown(name, *ids, dir_fd=volume, follow_symlinks=False)
 
 
-def _link_names(volume: int, names: set[str], state: str, owner: int) -> None:
+def _link_names(volume: int, names: set[str], state: str, ids: tuple[int, int]) -> None:
     """Links for the files of now, and none for those of before."""
     for name in names:
         target = f"..data/{name}"
@@ -236,7 +252,7 @@ def _link_names(volume: int, names: set[str], state: str, owner: int) -> None:
         except OSError:
             pass
         remove_tree(volume, name)
-        _link(volume, name, target, owner)
+        _link(volume, name, target, ids)
     for name in os.listdir(volume):
         if name not in names and name not in ("..data", state):
             remove_tree(volume, name)

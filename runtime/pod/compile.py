@@ -102,6 +102,7 @@ def compile_container(
     Raises BadInput where image and manifest do not go together: no command, an unknown user, root against runAsNonRoot.
     """
     context = container.security_context or SecurityContext()
+    masked = context.proc_mount != "Unmasked"
     user = resolve_user(pod, container, image)
     variables = _variables(pod, container, image, user, env)
     return spec.Config(
@@ -116,6 +117,7 @@ def compile_container(
             env=[f"{name}={value}" for name, value in variables.items()],
             cwd=_working_directory(container, image),
             capabilities=capabilities_of(container),
+            apparmor_profile=_apparmor_profile(pod, context),
             no_new_privileges=context.allow_privilege_escalation is not True,
         ),
         linux=spec.Linux(
@@ -129,8 +131,8 @@ def compile_container(
             resources=_resources(pod, container.resources),
             seccomp=surroundings.seccomp,
             sysctl=_sysctls(pod),
-            masked_paths=list(MASKED_PATHS),
-            readonly_paths=list(READONLY_PATHS),
+            masked_paths=list(MASKED_PATHS) if masked else [],
+            readonly_paths=list(READONLY_PATHS) if masked else [],
         ),
     )
 
@@ -149,14 +151,24 @@ def resolve_user(pod: Pod, container: Container, image: ImageView) -> ResolvedUs
 
     number, group = chosen("run_as_user"), chosen("run_as_group")
     text = str(number) if number is not None else pod_annotations.user(pod.metadata.annotations) or image.user
-    extra = tuple(shared.supplemental_groups) if shared else ()
-    user = users.resolve(text, image.accounts, gid=group, extra=extra)
+    extra = list(shared.supplemental_groups) if shared else []
+    if shared and shared.fs_group is not None:
+        extra.append(shared.fs_group)
+    strict = shared is not None and shared.supplemental_groups_policy == "Strict"
+    user = users.resolve(text, image.accounts, gid=group, extra=extra, strict=strict)
     if chosen("run_as_non_root") and (user.uid == 0 or user.named):
         what = f"user {shown(text)} is a name, which stands for uid {user.uid}" if user.named else "the user is uid 0"
         raise BadInput(
             f"container {shown(container.name)}: runAsNonRoot, but {what}", remedy="set runAsUser to a number"
         )
     return user
+
+
+def _apparmor_profile(pod: Pod, own: SecurityContext) -> str:
+    """The name of a profile that is loaded, or "" for none; a host without AppArmor refuses the former at the start."""
+    shared = pod.spec.security_context
+    profile = own.app_armor_profile or (shared.app_armor_profile if shared else None)
+    return profile.localhost_profile if profile else ""
 
 
 def resolve_stop_signal(pod: Pod, container: Container, image: ImageView) -> int:

@@ -14,7 +14,7 @@ _BY_TYPE: dict[type, str] = {
     objects.LabelSelector: "matchExpressions",
     objects.EnvVarSource: "fileKeyRef",
     objects.ResourceRequirements: "claims",
-    objects.SecurityContext: "privileged procMount seLinuxOptions windowsOptions appArmorProfile",
+    objects.SecurityContext: "privileged seLinuxOptions windowsOptions",
     objects.Container: (
         "lifecycle restartPolicyRules resizePolicy stdinOnce "
         "terminationMessagePath terminationMessagePolicy volumeDevices"
@@ -25,10 +25,7 @@ _BY_TYPE: dict[type, str] = {
         "portworxVolume quobyte rbd scaleIO storageos vsphereVolume"
     ),
     objects.VolumeProjection: "serviceAccountToken clusterTrustBundle podCertificate",
-    objects.PodSecurityContext: (
-        "fsGroup fsGroupChangePolicy seLinuxOptions seLinuxChangePolicy windowsOptions appArmorProfile "
-        "supplementalGroupsPolicy"
-    ),
+    objects.PodSecurityContext: "seLinuxOptions seLinuxChangePolicy windowsOptions",
     objects.PodSpec: (
         "ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken "
         "hostnameOverride os "
@@ -53,7 +50,6 @@ UNSUPPORTED_KINDS = frozenset(_KINDS.split())
 """Kubernetes' other kinds, so that a Service is called unsupported and a Deploment misspelt."""
 
 _SAME_AS_OURS = {
-    "procMount": "Default",
     "os": {"name": "linux"},
     "preemptionPolicy": "PreemptLowerPriority",
     "priority": 0,

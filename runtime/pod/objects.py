@@ -59,6 +59,7 @@ from runtime.pod.status import (
 
 __all__ = [
     "KINDS",
+    "AppArmorProfile",
     "Capabilities",
     "Condition",
     "ConfigMap",
@@ -213,6 +214,13 @@ class SeccompProfile(KubernetesStruct):
     localhost_profile: str = ""
 
 
+class AppArmorProfile(KubernetesStruct):
+    """Unconfined, or Localhost with the name of a profile that is loaded into the host's kernel."""
+
+    type: str = ""
+    localhost_profile: str = ""
+
+
 class SecurityContext(KubernetesStruct):
     """What a container's processes may do; overrides the pod's."""
 
@@ -223,6 +231,8 @@ class SecurityContext(KubernetesStruct):
     allow_privilege_escalation: bool | None = None
     capabilities: Capabilities | None = None
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
+    proc_mount: str = ""
 
 
 class Container(KubernetesStruct):
@@ -274,8 +284,12 @@ class PodSecurityContext(KubernetesStruct):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     supplemental_groups: list[int] = []
+    supplemental_groups_policy: str = ""
+    fs_group: int | None = None
+    fs_group_change_policy: str = ""
     sysctls: list[Sysctl] = []
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
 
 
 class PodSpec(KubernetesStruct):

@@ -56,9 +56,12 @@ def _id_or_name(part: str, text: str) -> int | str:
     return part
 
 
-def resolve(text: str, accounts: Accounts, *, gid: int | None = None, extra: Sequence[int] = ()) -> ResolvedUser:
+def resolve(
+    text: str, accounts: Accounts, *, gid: int | None = None, extra: Sequence[int] = (), strict: bool = False
+) -> ResolvedUser:
     """Look `USER[:GROUP]` up; `gid` overrides the primary group and `extra` are further groups.
 
+    With `strict` these are all: who is a member of what in the image's /etc/group counts for nothing.
     An id need not have an account: then its group is 0 and its home is "/". Raises BadInput for a name without account
     and for an account that is malformed.
     """
@@ -69,7 +72,7 @@ def resolve(text: str, accounts: Accounts, *, gid: int | None = None, extra: Seq
     uid = entry.uid if entry else int(user)
     if gid is None:
         gid = entry.gid if group is None and entry else _group_id(group or 0, accounts)
-    member_of = _memberships(entry.name, accounts) if entry and group is None else []
+    member_of = _memberships(entry.name, accounts) if entry and group is None and not strict else []
     groups = (gid, *sorted({*member_of, *extra} - {gid}))
     return ResolvedUser(uid, gid, groups, entry.home if entry else "/", named=isinstance(user, str))
 

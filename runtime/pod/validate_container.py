@@ -9,6 +9,7 @@ from kernel.names import CAPABILITIES, MAX_ID
 from runtime.pod import environment, names, pullpolicy, quantities
 from runtime.pod.faults import Fault, Path, nearest, shown
 from runtime.pod.objects import (
+    AppArmorProfile,
     Container,
     ContainerPort,
     EnvFromSource,
@@ -50,7 +51,7 @@ def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterato
     if container.resources:
         yield from resource_faults(container.resources, (*path, "resources"))
     if container.security_context:
-        yield from _security(container.security_context, (*path, "securityContext"))
+        yield from _security(container.security_context, spec, (*path, "securityContext"))
 
 
 def _ports(ports: list[ContainerPort], spec: PodSpec, path: Path) -> Iterator[Fault]:
@@ -193,10 +194,35 @@ def seccomp_faults(profile: SeccompProfile, path: Path) -> Iterator[Fault]:
         yield Fault(place, "given without type Localhost", "remove it")
 
 
-def _security(context: SecurityContext, path: Path) -> Iterator[Fault]:
+def apparmor_faults(profile: AppArmorProfile, path: Path) -> Iterator[Fault]:
+    """RuntimeDefault would be a profile of rawpod's own, which there is not: refused rather than taken for none."""
+    if profile.type == "RuntimeDefault":
+        yield Fault((*path, "type"), "'RuntimeDefault' is not supported by rawpod yet", "Localhost or Unconfined")
+    elif profile.type not in ("Localhost", "Unconfined"):
+        wrong = f"unknown profile {shown(profile.type)}" if profile.type else "required"
+        yield Fault((*path, "type"), wrong, nearest(profile.type, ("Localhost", "Unconfined")))
+    name, place = profile.localhost_profile, (*path, "localhostProfile")
+    if profile.type == "Localhost" and (not name or name != name.strip() or not name.isprintable()):
+        yield Fault(place, f"{shown(name)} is no profile's name" if name else "required", "that of a loaded profile")
+    elif profile.type != "Localhost" and name:
+        yield Fault(place, "given without type Localhost", "remove it")
+
+
+def _proc_mount(kind: str, spec: PodSpec, path: Path) -> Iterator[Fault]:
+    if kind not in ("", "Default", "Unmasked"):
+        yield Fault(path, f"unknown kind {shown(kind)}", nearest(kind, ("Default", "Unmasked")))
+    elif kind == "Unmasked" and spec.host_users is not False:
+        # Kubernetes' own rule: what is masked is the host's, and its root must not be the container's.
+        yield Fault(path, "'Unmasked' in a pod with the host's users", "hostUsers: false, or Default")
+
+
+def _security(context: SecurityContext, spec: PodSpec, path: Path) -> Iterator[Fault]:
     yield from identity_faults(context.run_as_user, context.run_as_group, context.run_as_non_root, path)
     if context.seccomp_profile:
         yield from seccomp_faults(context.seccomp_profile, (*path, "seccompProfile"))
+    if context.app_armor_profile:
+        yield from apparmor_faults(context.app_armor_profile, (*path, "appArmorProfile"))
+    yield from _proc_mount(context.proc_mount, spec, (*path, "procMount"))
     if not context.capabilities:
         return
     yield from _capabilities("add", context.capabilities.add, (*path, "capabilities", "add"))

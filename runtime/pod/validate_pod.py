@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kernel.names import MAX_ID
 from runtime.pod import annotations as pod_annotations
-from runtime.pod import names
+from runtime.pod import idblocks, names
 from runtime.pod.faults import Fault, Path, nearest, show_path, shown
 from runtime.pod.objects import (
     Container,
@@ -15,7 +15,7 @@ from runtime.pod.objects import (
     PodSecurityContext,
     PodSpec,
 )
-from runtime.pod.validate_container import container_faults, identity_faults, seccomp_faults
+from runtime.pod.validate_container import apparmor_faults, container_faults, identity_faults, seccomp_faults
 from runtime.pod.validate_placement import placement_faults
 from runtime.pod.validate_probe import needless_probes
 from runtime.pod.validate_volumes import volumes_faults
@@ -147,6 +147,20 @@ def _security(context: PodSecurityContext, spec: PodSpec, path: Path) -> Iterato
     yield from identity_faults(context.run_as_user, context.run_as_group, context.run_as_non_root, path)
     if context.seccomp_profile:
         yield from seccomp_faults(context.seccomp_profile, (*path, "seccompProfile"))
+    if context.app_armor_profile:
+        yield from apparmor_faults(context.app_armor_profile, (*path, "appArmorProfile"))
+    for field, value, known in (
+        ("supplementalGroupsPolicy", context.supplemental_groups_policy, ("Merge", "Strict")),
+        ("fsGroupChangePolicy", context.fs_group_change_policy, ("Always", "OnRootMismatch")),
+    ):
+        if value and value not in known:
+            yield Fault((*path, field), f"unknown policy {shown(value)}", nearest(value, known))
+    if context.fs_group is not None and not 0 <= context.fs_group <= MAX_ID:
+        yield Fault((*path, "fsGroup"), f"{context.fs_group} is not an id", f"0 to {MAX_ID}")
+    elif spec.host_users is False and (context.fs_group or 0) >= idblocks.SIZE:
+        # It would be an id of the next pod's block.
+        wrong = f"{context.fs_group} is none of the ids that a pod with hostUsers: false has"
+        yield Fault((*path, "fsGroup"), wrong, f"0 to {idblocks.SIZE - 1}")
     for index, group in enumerate(context.supplemental_groups):
         if not 0 <= group <= MAX_ID:
             yield Fault((*path, "supplementalGroups", index), f"{group} is not an id", f"0 to {MAX_ID}")

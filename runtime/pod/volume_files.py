@@ -36,7 +36,15 @@ def files_of(pod: Pod, volume: Volume, sources: Sources, machine: downward.Machi
                 reader.fields(part.downward_api.items, projected.default_mode)
     else:
         return None
-    return tuple(reader.files.values())
+    files = tuple(reader.files.values())
+    if fs_group(pod) is None:
+        return files
+    return tuple(file._replace(mode=file.mode | 0o440) for file in files)
+
+
+def fs_group(pod: Pod) -> int | None:
+    """The group that the pod's own volumes belong to and that may read all of their files, as in Kubernetes."""
+    return pod.spec.security_context.fs_group if pod.spec.security_context else None
 
 
 class _Reader:

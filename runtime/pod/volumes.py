@@ -21,19 +21,20 @@ from runtime.pod.environment import MissingReference, Sources
 from runtime.pod.idblocks import HOST_ROOT, PodRoot
 from runtime.pod.objects import Pod, Volume, VolumeMount
 from runtime.pod.quantities import memory_bytes
-from runtime.pod.volume_files import files_of
+from runtime.pod.volume_files import files_of, fs_group
 
 
 class EmptyDirectory(Operation):
     """A directory that every user of the pod's containers may write to, as in Kubernetes."""
 
     path: Path
+    group: int | None = None
 
     def describe(self) -> str:
         return f"make directory {self.path}"
 
     def execute(self, assembly: Assembly) -> None:
-        make_empty(self.path)
+        make_empty(self.path, group=self.group)
 
 
 class MemoryDirectory(Operation):
@@ -43,12 +44,14 @@ class MemoryDirectory(Operation):
     size: int = 0
     mode: int = 0o777
     owner: PodRoot = HOST_ROOT
+    group: int | None = None
 
     def describe(self) -> str:
         return f"mount tmpfs -> {self.path}" + (f" [size={self.size}]" if self.size else "")
 
     def execute(self, assembly: Assembly) -> None:
-        mount_memory(self.path, self.size, mode=self.mode, owner=self.owner.id())
+        owner = self.owner.id()
+        mount_memory(self.path, self.size, mode=self.mode, owner=owner, group=_on_host(self.group, owner))
 
     def undo(self, assembly: Assembly) -> None:
         unmount_memory(self.path)
@@ -60,6 +63,7 @@ class KeyFiles(Operation):
     path: Path
     files: tuple[VolumeFile, ...]
     owner: PodRoot = HOST_ROOT
+    group: int | None = None
 
     def __repr__(self) -> str:
         return f"KeyFiles(path={self.path!r})"  # what is in them may be secret
@@ -68,7 +72,8 @@ class KeyFiles(Operation):
         return f"write {', '.join(file.path for file in self.files) or 'nothing'} to {self.path}"
 
     def execute(self, assembly: Assembly) -> None:
-        write_tree(self.path, self.files, owner=self.owner.id())
+        owner = self.owner.id()
+        write_tree(self.path, self.files, owner=owner, group=_on_host(self.group, owner))
 
 
 class HostPath(Operation):
@@ -122,15 +127,15 @@ def operations(
         path = directory_of(volume, memory, disk)
         files = files_of(pod, volume, sources, machine())
         if files is not None:
-            yield KeyFiles(path, files, owner)
+            yield KeyFiles(path, files, owner, fs_group(pod))
         elif volume.host_path is not None:
             yield HostPath(path, volume.host_path.type)
         elif volume.empty_dir is not None and volume.empty_dir.medium == "Memory":
             limit = volume.empty_dir.size_limit
             sizes = [*([memory_bytes(limit)] if limit else []), *([memory_limit] if memory_limit else [])]
-            yield MemoryDirectory(path, min(sizes, default=0), owner=owner)
+            yield MemoryDirectory(path, min(sizes, default=0), owner=owner, group=fs_group(pod))
         else:
-            yield EmptyDirectory(path)
+            yield EmptyDirectory(path, fs_group(pod))  # id-mapped: the ids on disk are the container's
 
 
 def update(pod: Pod, sources: Sources, memory: Path, owner: PodRoot = HOST_ROOT) -> list[str]:
@@ -143,7 +148,8 @@ def update(pod: Pod, sources: Sources, memory: Path, owner: PodRoot = HOST_ROOT)
         try:
             files = files_of(pod, volume, sources, machine())
             if files is not None:
-                write_tree(memory / volume.name, files, owner=owner.id())
+                first = owner.id()
+                write_tree(memory / volume.name, files, owner=first, group=_on_host(fs_group(pod), first))
         except MissingReference:
             continue
         except (RawpodError, OSError) as error:
@@ -168,6 +174,11 @@ def read_only(pod: Pod) -> frozenset[str]:
         for volume in pod.spec.volumes
         if volume.config_map or volume.secret or volume.downward_api or volume.projected
     )
+
+
+def _on_host(group: int | None, first: int) -> int | None:
+    """The id by which the host knows a group of the pod, whose ids begin with `first`."""
+    return None if group is None else first + group
 
 
 def machine() -> Machine:

@@ -80,6 +80,16 @@ def node_selector(pods: Pods) -> None:
     assert printed(pods, "node-selector") == "chosen\n"
 
 
+def fs_group(pods: Pods) -> None:
+    assert printed(pods, "fs-group").splitlines() == [
+        "3000 2000 4000",
+        "drwxrwsrwx 2000 /data",
+        "-rw-r--r-- 2000 /data/file",
+        "-r--r----- 2000 /secret/password",
+        "open",
+    ]
+
+
 def resource_fields(pods: Pods) -> None:
     pod = start(pods, "resource-fields")
     assert pod.ended()["phase"] == "Succeeded", (pod.status, pod.log("main"))
@@ -123,6 +133,7 @@ SEEN: dict[str, Callable[[Pods], None]] = {
     "dns": dns,
     "empty-dir-limit": empty_dir_limit,
     "fqdn": fqdn,
+    "fs-group": fs_group,
     "host-namespaces": host_namespaces,
     "init-container": init_container,
     "node-selector": node_selector,

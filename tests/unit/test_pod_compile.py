@@ -287,6 +287,32 @@ def test_run_as_non_root_refuses_root_and_names_and_shows_the_uid(of_image: str,
     assert process(compiled(not_root, image=IMAGE.replace(user="1000"))).user.uid == 1000
 
 
+def test_groups_are_those_of_the_image_and_the_pod_or_with_strict_the_pods_alone() -> None:
+    def groups(policy: str) -> list[int]:
+        context = f"supplementalGroups: [7], fsGroup: 5, supplementalGroupsPolicy: {policy}"
+        made = pod(spec=f"securityContext: {{runAsUser: 33, {context}}},")
+        return process(compiled(made)).user.additional_gids
+
+    assert groups("Merge") == [33, 5, 7, 24]
+    assert groups("Strict") == [33, 5, 7]
+
+
+def test_proc_is_unmasked_for_users_who_are_nobody_on_the_host() -> None:
+    unmasked = compiled(pod("securityContext: {procMount: Unmasked}", spec="hostUsers: false,")).linux
+    masked = compiled(pod("securityContext: {procMount: Default}")).linux
+    assert unmasked is not None and masked is not None
+    assert unmasked.masked_paths == unmasked.readonly_paths == []
+    assert "/proc/kcore" in masked.masked_paths and "/proc/sys" in masked.readonly_paths
+
+
+def test_a_containers_apparmor_profile_stands_before_that_of_its_pod() -> None:
+    named = "appArmorProfile: {type: Localhost, localhostProfile: k8s-apparmor-example}"
+    shared = f"securityContext: {{{named}}},"
+    assert process(compiled(pod(spec=shared))).apparmor_profile == "k8s-apparmor-example"
+    own = "securityContext: {appArmorProfile: {type: Unconfined}}"
+    assert process(compiled(pod(own, spec=shared))).apparmor_profile == ""
+
+
 def run(**options: Any) -> objects.Pod:
     return pod_from_run_options(**{"name": "x", "image": "host", **options})
 

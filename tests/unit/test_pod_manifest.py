@@ -210,7 +210,40 @@ ROWS: dict[str, tuple[str, str]] = {
         spec("volumes: [{name: v, configMap: {name: c, items: [{key: a, path: ..data}]}}]"),
         r"path: '\.\.data' is not a path below the volume",
     ),
-    "group of files": (spec("securityContext: {fsGroup: 5}"), r"fsGroup: not supported by rawpod yet"),
+    "group of files": (spec("securityContext: {fsGroup: -1}"), r"fsGroup: -1 is not an id"),
+    "group of files of another pod": (
+        spec("hostUsers: false\nsecurityContext: {fsGroup: 65536}"),
+        r"fsGroup: 65536 is none of the ids that a pod with hostUsers: false has \(0 to 65535\)",
+    ),
+    "policy for groups of files": (
+        spec("securityContext: {fsGroup: 5, fsGroupChangePolicy: Onrootmismatch}"),
+        r"fsGroupChangePolicy: unknown policy 'Onrootmismatch' \(did you mean 'OnRootMismatch'\)",
+    ),
+    "policy for groups": (
+        spec("securityContext: {supplementalGroupsPolicy: strict}"),
+        r"supplementalGroupsPolicy: unknown policy 'strict' \(did you mean 'Strict'\)",
+    ),
+    "unmasked with the host's users": (
+        container("securityContext: {procMount: Unmasked}"),
+        r"procMount: 'Unmasked' in a pod with the host's users \(hostUsers: false, or Default\)",
+    ),
+    "kind of proc": (container("securityContext: {procMount: x}"), r"procMount: unknown kind 'x'"),
+    "AppArmor's default": (
+        container("securityContext: {appArmorProfile: {type: RuntimeDefault}}"),
+        r"appArmorProfile\.type: 'RuntimeDefault' is not supported by rawpod yet \(Localhost or Unconfined\)",
+    ),
+    "no AppArmor profile": (
+        spec("securityContext: {appArmorProfile: {type: Localhost}}"),
+        r"spec\.securityContext\.appArmorProfile\.localhostProfile: required",
+    ),
+    "two AppArmor profiles": (
+        spec("securityContext: {appArmorProfile: {type: Unconfined, localhostProfile: x}}"),
+        r"localhostProfile: given without type Localhost",
+    ),
+    "SELinux": (
+        container("securityContext: {seLinuxOptions: {level: s0}}"),
+        r"seLinuxOptions: not supported by rawpod yet",
+    ),
     "privileged": (container("securityContext: {privileged: true}"), r"privileged: not supported by rawpod yet"),
     "no": (POD.replace("name: web", "name: no"), r":4: metadata\.name: 'no' .*in quotes: \"no\""),
     "octal": (POD.replace("name: web", "name: 010"), r":4: metadata\.name: '010' .*in quotes: \"010\""),
@@ -446,6 +479,7 @@ def test_a_fault_is_one_line_that_says_what_would_be_right(row: str) -> None:
         container("securityContext: {seccompProfile: {type: Unconfined}}"),
         container("securityContext: {seccompProfile: {type: RuntimeDefault}}"),
         spec("securityContext: {seccompProfile: {type: Localhost, localhostProfile: profiles/a.json}}"),
+        container("securityContext: {procMount: Default, appArmorProfile: {type: Unconfined}, seLinuxOptions: {}}"),
         spec("automountServiceAccountToken: false\ndnsPolicy: Default\ntolerations: []"),
         container("volumeMounts: [{name: v, mountPath: /dev/shm}]")
         + "  volumes: [{name: v, emptyDir: {medium: Memory}}]",
