@@ -261,7 +261,7 @@ def test_row_25_a_source_within_a_volume_that_is_swapped(box, tmp_path, outside)
 def test_row_26_files_of_a_configmap_do_not_follow_what_a_container_left(tmp_path, outside):
     """CVE-2025-9566: written again, the files went through links that the container had put into the volume.
 
-    Seen to fail with the names joined to ..data and opened in rootfs.volumes._write.
+    Seen to fail with the files of `..data` written in place, through the link, in rootfs.volumes.write_tree.
     """
     from rootfs.volumes import VolumeFile, write_tree
 
