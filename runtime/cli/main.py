@@ -39,6 +39,7 @@ SECTIONS = (
             Entry("run", "runtime.cli.run:run", "Run a command in a container, without a supervisor."),
             Entry("ps", "runtime.cli.pods:ps", "List running containers."),
             Entry("exec", "runtime.cli.exec:exec_", "Run a command in a running container."),
+            Entry("attach", "runtime.cli.attach:attach", "Show what a container writes from now on, and write to it."),
             Entry("cp", "runtime.cli.cp:cp", "Copy files into and out of containers."),
             Entry("logs", "runtime.cli.logs:logs", "Print what containers wrote."),
             Entry("top", "runtime.cli.top:top", "Show what pods use now, and what they wait for."),

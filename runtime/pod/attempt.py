@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cgroups.cgroup import Cgroup
 from cgroups.hierarchy import Hierarchy
+from kernel.errors import Conflict
 from kernel.pidfd import ExitStatus
 from kernel.record import Record, Struct
 from runtime import spec
@@ -22,6 +23,10 @@ from runtime.pod.loop import Loop
 from runtime.pod.probe_socket import Place
 from runtime.pod.probes import Rule
 from runtime.pod.streams import InputPump, OutputPump, Sink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.pod.attaching import Attached
 
 # A payload may write this much while its monitor is busy; the default is 64 KiB (pipe(7)).
 _PIPE_SIZE = 256 * 1024
@@ -82,6 +87,7 @@ class Attempt:
         self._pumps: list[OutputPump] = []
         self._input: InputPump | None = None
         self._held_stdin = -1
+        self._attached: list[Attached] = []
         process = prepared.config.process
         with ExitStack() as on_failure:
             ours, theirs = _stdio(terminal=process is not None and process.terminal, stdin=keep_stdin_open)
@@ -136,7 +142,30 @@ class Attempt:
             self._held_stdin = stdin
 
     def _pump(self, stream: str, fd: int, sink: Sink | None) -> None:
-        self._pumps.append(OutputPump(self._loop, fd, partial(self._log.write, stream), sink, _nothing))
+        self._pumps.append(OutputPump(self._loop, fd, partial(self._wrote, stream), sink, _nothing))
+
+    def _wrote(self, stream: str, data: bytes) -> None:
+        self._log.write(stream, data)
+        for attached in self._attached:
+            attached.write(stream, data)
+
+    def attach(self, outputs: list[int], stdin: int) -> Attached:
+        """Copy what is written from now on to `outputs`, and what comes from `stdin` (-1: nothing) to the payload.
+
+        Takes the descriptors over. Raises Conflict, which leaves them, for input where the payload reads none.
+        """
+        from runtime.pod.attaching import Attached
+
+        self._attached = [one for one in self._attached if one.open]
+        target = -1
+        if stdin >= 0:
+            source = self._held_stdin if self.container.console_fd is None else self.container.console_fd
+            if source < 0:
+                raise Conflict("the container's standard input is not open", remedy="`stdin: true` opens it")
+            target = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 3)
+        attached = Attached(self._loop, outputs, stdin, target)
+        self._attached.append(attached)
+        return attached
 
     def _exited(self) -> None:
         died = time.monotonic()
@@ -156,6 +185,9 @@ class Attempt:
         for pump in self._pumps:
             pump.drain()
             pump.close()
+        for attached in self._attached:
+            attached.end()
+        self._attached = []
         if self._held_stdin >= 0:
             os.close(self._held_stdin)
             self._held_stdin = -1

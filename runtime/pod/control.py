@@ -1,8 +1,10 @@
 """The monitor's control socket: one JSON object a packet over SOCK_SEQPACKET (unix(7)).
 
 To the monitor: {"do": "watch"}, {"do": "stop", "grace": seconds or null}, {"do": "refresh"} after pod.json or
-values.json changed, {"do": "signal", "container": name, "signal": number}. From it: {"status": {…}} to watchers, at
-once and after every change; {"done": true} or {"error": "…"} to the others.
+values.json changed, {"do": "signal", "container": name, "signal": number},
+{"do": "attach", "container": name, "outputs": 1 or 2, "stdin": bool} with as many ends of pipes (SCM_RIGHTS), until the
+connection ends, {"do": "resize", "container": name, "rows": number, "columns": number}.
+From it: {"status": {…}} to watchers, at once and after every change; {"done": true} or {"error": "…"} to the others.
 The end of the connection means that the monitor is gone.
 """
 
@@ -14,12 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kernel.errors import NotFound, RawpodError
+from kernel.errors import BadInput, NotFound, RawpodError
 from kernel.peers import peer_uid
 from runtime.pod.loop import READ, WRITE, Loop
 
 SOCKET = "monitor.sock"
 MAX_PACKET = 1024 * 1024
+_MAX_FDS = 3
 
 Message = dict[str, Any]
 
@@ -35,6 +38,12 @@ class Handler(Protocol):
 
     def signal_requested(self, container: str | None, signum: int) -> None:
         """Send a signal to a container's first process."""
+
+    def attach_requested(self, container: str | None, outputs: list[int], stdin: int) -> Callable[[], None]:
+        """Copy a container's streams; what ends that. Takes the descriptors over unless it raises."""
+
+    def resize_requested(self, container: str | None, rows: int, columns: int) -> None:
+        """Give a container's terminal a size."""
 
     def current_status(self) -> Message:
         """The status as it is now."""
@@ -94,22 +103,25 @@ class Server:
         if client.behind and self._send_status(client):
             self._loop.change(fd, READ)
         try:
-            packet = client.connection.recv(MAX_PACKET)
+            packet, fds, _, _ = socket.recv_fds(client.connection, MAX_PACKET, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
-            packet = b""
+            packet, fds = b"", []
         if not packet:
             self._drop(fd)
             return
         try:
-            self._obey(client, json.loads(packet))
+            self._obey(client, json.loads(packet), fds)
         except (RawpodError, OSError) as error:
             client.send({"error": str(error)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             client.send({"error": f"malformed request: {error}"})
+        finally:
+            for one in fds:  # those that nobody has taken
+                os.close(one)
 
-    def _obey(self, client: "_Client", message: Message) -> None:
+    def _obey(self, client: "_Client", message: Message, fds: list[int]) -> None:
         match message["do"]:
             case "watch":
                 client.watching = True
@@ -124,8 +136,26 @@ class Server:
             case "signal":
                 self._handler.signal_requested(message.get("container"), int(message["signal"]))
                 client.send({"done": True})
+            case "attach":
+                self._attach(client, message, fds)
+            case "resize":
+                self._handler.resize_requested(message.get("container"), int(message["rows"]), int(message["columns"]))
+                client.send({"done": True})
             case other:
                 client.send({"error": f"unknown request {other!r}"})
+
+    def _attach(self, client: "_Client", message: Message, fds: list[int]) -> None:
+        from runtime.pod import attaching
+
+        outputs, stdin = int(message["outputs"]), bool(message["stdin"])
+        if client.detach is not None or outputs not in (1, 2):
+            raise BadInput("attach takes one or two outputs, once a connection")
+        attaching.check(fds, outputs, stdin)
+        client.detach = self._handler.attach_requested(
+            message.get("container"), fds[:outputs], fds[-1] if stdin else -1
+        )
+        fds.clear()
+        client.send({"done": True})
 
     def publish(self) -> None:
         """Send the present status to all watchers; one that does not read gets the newest when it does."""
@@ -141,7 +171,10 @@ class Server:
 
     def _drop(self, fd: int) -> None:
         self._loop.remove(fd)
-        self._clients.pop(fd).connection.close()
+        client = self._clients.pop(fd)
+        if client.detach is not None:
+            client.detach()
+        client.connection.close()
 
     def close(self) -> None:
         """Close all connections: for the clients, the end of the monitor. Who has asked something gets an answer."""
@@ -156,12 +189,13 @@ class Server:
 
 
 class _Client:
-    __slots__ = ("behind", "connection", "watching")
+    __slots__ = ("behind", "connection", "detach", "watching")
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.watching = False
         self.behind = False
+        self.detach: Callable[[], None] | None = None
 
     def done(self) -> None:
         self.send({"done": True})

@@ -267,12 +267,23 @@ class Monitor:
     def signal_requested(self, container: str | None, signum: int) -> None:
         if not 1 <= signum < signal.NSIG:
             raise BadInput(f"signal {signum} does not exist")
+        self._runner(container).signal(signum)
+
+    def attach_requested(self, container: str | None, outputs: list[int], stdin: int) -> Callable[[], None]:
+        return self._runner(container).attach(outputs, stdin)
+
+    def resize_requested(self, container: str | None, rows: int, columns: int) -> None:
+        if not (0 <= rows < 65536 and 0 <= columns < 65536):
+            raise BadInput(f"a terminal of {rows} rows and {columns} columns")
+        self._runner(container).resize(rows, columns)
+
+    def _runner(self, container: str | None) -> Runner:
         runners = [runner for runner in self.runners if container in (None, runner.record.name)]
         if not runners:
             raise NotFound(f"no container {container!r}")
         if len(runners) > 1:
             raise Conflict("the pod has several containers", remedy="name one")
-        runners[0].signal(signum)
+        return runners[0]
 
     def stop(self, grace: float) -> None:
         """End all containers: SIGTERM now, SIGKILL after `grace` seconds. A shorter grace period overrides."""

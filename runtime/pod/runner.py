@@ -365,3 +365,17 @@ class Runner:
             from runtime.pod.terminal import copy_size
 
             copy_size(source, self._attempt.container.console_fd)
+
+    def attach(self, outputs: list[int], stdin: int) -> Callable[[], None]:
+        """Copy the payload's output, and input to it; what ends that. Raises NotFound when it is not running."""
+        if self._attempt is None:
+            raise NotFound(f"container {self.record.name!r} is not running")
+        return self._attempt.attach(outputs, stdin).close
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the payload's terminal that size. Raises NotFound when there is none."""
+        if self._attempt is None or self._attempt.container.console_fd is None:
+            raise NotFound(f"container {self.record.name!r} has no terminal")
+        from runtime.pod.terminal import set_size
+
+        set_size(self._attempt.container.console_fd, rows, columns)

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import struct
 import termios
 import tty
 from collections.abc import Iterator
@@ -27,3 +28,17 @@ def copy_size(source: int, target: int) -> None:
     with contextlib.suppress(OSError):
         size = fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8))
         fcntl.ioctl(target, termios.TIOCSWINSZ, size)
+
+
+def set_size(target: int, rows: int, columns: int) -> None:
+    """Give the terminal that size (ioctl_tty(2)); its foreground processes are told by SIGWINCH."""
+    fcntl.ioctl(target, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def size_of(source: int) -> tuple[int, int] | None:
+    """Rows and columns of a terminal, None if it is none."""
+    try:
+        rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8)))
+    except OSError:
+        return None
+    return rows, columns

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,10 +138,14 @@ def test_the_third_interrupt_kills_a_payload_that_ignores_it(settings: Settings,
                 continue
 
 
-def in_terminal(command: list[str], *, say: str = "", until: str = "") -> tuple[str, int]:
+def in_terminal(
+    command: list[str], *, say: str = "", until: str = "", size: tuple[int, int] | None = None
+) -> tuple[str, int]:
     """Run a command on a terminal of ours and answer once to `until`: what it showed, and its status."""
     pid, terminal = pty.fork()
     if pid == 0:
+        if size:
+            termios.tcsetwinsize(0, size)
         os.execv(command[0], command)
     shown = b""
     deadline = time.monotonic() + 60
@@ -296,3 +301,40 @@ def test_top_tells_what_pods_use_now(rawpod: Rawpod) -> None:
     assert "CPU(cores)" in lines[0] and lines[1].split()[1].endswith("m")
     rawpod("rm", "-f", "busy", "idle")
     assert rawpod("top", "pods", "--interval", "0.05").stdout == ""
+
+
+def test_attach_shows_and_says_to_a_container_what_is_written_from_then_on(rawpod: Rawpod, settings: Settings) -> None:
+    rawpod("run", "-d", "-i", "--name", "talk", "host", "sh", "-c", "echo before; while read x; do echo got $x; done")
+    assert "no terminal" in rawpod("attach", "-t", "talk", check=2).stderr
+    command = arguments(settings, "attach", "-i", "talk")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attached:
+        assert attached.stdin is not None and attached.stdout is not None
+        attached.stdin.write("one\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == "got one\n"
+        attached.send_signal(signal.SIGINT)
+        assert attached.wait(timeout=60) == 130
+    assert rawpod("ps").stdout.count("running") == 1  # an interrupt is the client's alone
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attached:
+        assert attached.stdin is not None and attached.stdout is not None
+        attached.stdin.write("two\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == "got two\n"
+        rawpod("kill", "talk")
+        assert attached.wait(timeout=60) == 0
+    assert rawpod("logs", "talk").stdout == "before\ngot one\ngot two\n"
+    assert "no running monitor" in rawpod("attach", "talk", check=125).stderr
+    rawpod("rm", "talk")
+
+
+def test_attach_gives_the_containers_terminal_our_size_and_keys(rawpod: Rawpod, settings: Settings) -> None:
+    script = "trap 'stty size' WINCH; echo up; while :; do read x && echo got $x && exit; done"
+    rawpod("run", "-d", "-i", "-t", "--name", "talk", "host", "sh", "-c", script)
+    with subprocess.Popen(arguments(settings, "logs", "-f", "talk"), stdout=subprocess.PIPE, text=True) as log:
+        assert log.stdout is not None and log.stdout.readline().startswith("up")
+        log.kill()
+    command = arguments(settings, "attach", "-i", "-t", "talk")
+    shown, status = in_terminal(command, say="hello\r", until="77", size=(33, 77))
+    assert status == 0
+    assert "33 77" in shown and "got hello" in shown
+    rawpod("rm", "-f", "talk")

@@ -14,6 +14,7 @@ import pytest
 
 from kernel.errors import NotFound, RawpodError
 from runtime.pod import control
+from runtime.pod.attaching import Attached, Tap
 from runtime.pod.loop import Loop
 from runtime.pod.streams import InputPump, OutputPump, Sink
 
@@ -25,6 +26,8 @@ class Pod:
         self.loop = loop
         self.signals: list[tuple[str | None, int]] = []
         self.status: dict[str, Any] = {"phase": "Running"}
+        self.payload_stdin = -1
+        self.attached: Attached | None = None
 
     def stop_requested(self, grace: float | None, done: Callable[[], None]) -> None:
         assert grace == 3
@@ -35,6 +38,21 @@ class Pod:
         if container != "main":
             raise NotFound(f"no container {container!r}")
         self.signals.append((container, signum))
+
+    def refresh_requested(self) -> None:
+        raise RawpodError("nothing to refresh")
+
+    def attach_requested(self, container: str | None, outputs: list[int], stdin: int) -> Callable[[], None]:
+        if container != "main":
+            raise NotFound(f"no container {container!r}")
+        attached = Attached(self.loop, outputs, stdin, os.dup(self.payload_stdin) if stdin >= 0 else -1)
+        self.attached = attached
+        attached.write("stdout", b"out")
+        attached.write("stderr", b"err")
+        return attached.close
+
+    def resize_requested(self, container: str | None, rows: int, columns: int) -> None:
+        self.status = {"size": [rows, columns]}
 
     def current_status(self) -> dict[str, Any]:
         return self.status
@@ -224,3 +242,64 @@ def test_input_is_copied_to_its_end_from_anything(tmp_path: Path, kind: str) -> 
 def _write_and_close(file: IO[bytes], data: bytes) -> None:
     with file:
         file.write(data)
+
+
+def attach(directory: Path, fds: list[int], **fields: Any) -> tuple[socket.socket, control.Message]:
+    connection = control.connect(directory)
+    request = {"do": "attach", "container": "main", "outputs": 2, "stdin": False, **fields}
+    socket.send_fds(connection, [json.dumps(request).encode()], fds)
+    for fd in fds:
+        os.close(fd)
+    answer = control.receive(connection)
+    assert answer is not None
+    return connection, answer
+
+
+def test_attach_copies_both_ways_until_the_client_goes(pod: Pod, tmp_path: Path) -> None:
+    payload, pod.payload_stdin = os.pipe2(os.O_CLOEXEC)
+    (out, out_theirs), (err, err_theirs), (in_theirs, ours) = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    connection, answer = attach(tmp_path, [out_theirs, err_theirs, in_theirs], stdin=True)
+    assert answer == {"done": True}
+    assert (os.read(out, 9), os.read(err, 9)) == (b"out", b"err")
+    os.write(ours, b"in")
+    assert os.read(payload, 9) == b"in"
+    connection.close()
+    assert (os.read(out, 9), os.read(err, 9)) == (b"", b"")
+    for fd in (out, err, ours, payload, pod.payload_stdin):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("fields", [{"container": "other"}, {"outputs": 3}, {"outputs": 1}, {"stdin": True}])
+def test_an_attach_that_is_refused_leaves_no_descriptor(pod: Pod, tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Fails when _serve does not close what nobody has taken: the reads would block."""
+    (out, out_theirs), (err, err_theirs) = (os.pipe2(os.O_CLOEXEC) for _ in range(2))
+    connection, answer = attach(tmp_path, [out_theirs, err_theirs], **fields)
+    assert "error" in answer
+    assert (os.read(out, 1), os.read(err, 1)) == (b"", b"")
+    connection.close()
+    for fd in (out, err):
+        os.close(fd)
+
+
+def test_a_file_in_place_of_a_pipe_is_refused(pod: Pod, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fds = [os.open(tmp_path / "file", os.O_WRONLY) for _ in range(2)]
+    connection, answer = attach(tmp_path, fds)
+    assert "pipe" in answer["error"]
+    connection.close()
+
+
+def test_a_reader_that_stalls_is_let_go_and_never_waited_for() -> None:
+    loop = Loop()
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    tap = Tap(loop, writer)
+    for _ in range(40):
+        tap.write(bytes(64 * 1024))
+    assert not tap.open
+    os.close(reader)
+    loop.close()
+
+
+def test_resize_reaches_the_handler(pod: Pod, tmp_path: Path) -> None:
+    control.request(tmp_path, {"do": "resize", "container": "main", "rows": 24, "columns": 80})
+    assert pod.status == {"size": [24, 80]}
