@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runtime.pod import control, directory, logread, objects, sandbox, spawner
+from runtime.pod import backoff, control, directory, logread, objects, sandbox, spawner
 from runtime.pod.logs import LogDirectory
 from runtime.settings import Settings
 
@@ -148,8 +148,9 @@ def settings_on_disk(settings: Settings, on_disk: Path) -> Settings:
 
 
 @pytest.fixture
-def pods(settings: Settings) -> Iterator[Pods]:
+def pods(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
     """A spawner of this test's own instance."""
+    monkeypatch.setattr(backoff, "FIRST_RESTART_DELAY", 1.0)  # where kubelet has ten
     started = Pods(settings)
     yield started
     started.close()

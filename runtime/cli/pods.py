@@ -245,7 +245,7 @@ def started_error(status: Json) -> RawpodError | None:
         return RawpodError(status["message"])
     for container in status.get("containerStatuses", []):
         waiting, ended = container["state"].get("waiting"), container["state"].get("terminated")
-        if waiting and waiting["reason"] in ("CreateContainerError", "ErrImageNeverPull"):
+        if waiting and waiting["reason"] in ("CreateContainerError", "CreateContainerConfigError", "ErrImageNeverPull"):
             return RawpodError(waiting.get("message", waiting["reason"]))
         if ended and ended["reason"] == "StartError":
             return kinds.get(ended["exitCode"], RawpodError)(ended.get("message", ""))

@@ -23,6 +23,7 @@ from runtime.pod.loop import Loop
 from runtime.pod.probe_socket import Place
 from runtime.pod.probes import Rule
 from runtime.pod.streams import InputPump, OutputPump, Sink
+from runtime.pod.termination import TerminationMessage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ _PIPE_SIZE = 256 * 1024
 class Prepared(Record):
     """All that an attempt needs, made before the attempt before it has ended.
 
-    `stop_signal` asks it to end, `health` and `probes` are how it is tested while it runs, at `place`.
+    `message` is where it may leave a last word, `stop_signal` asks it to end, `health` and `probes` are how it is
+    tested while it runs, at `place`.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Prepared(Record):
     missing_controllers: str
     bundle: Path
     cgroup: Cgroup
+    message: TerminationMessage
     stop_signal: int = 15
     health: Health | None = None
     probes: tuple[Rule, ...] = ()

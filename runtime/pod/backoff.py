@@ -2,6 +2,9 @@
 
 from kernel.record import Struct
 
+FIRST_RESTART_DELAY = 10.0
+"""Seconds before the second restart of a container, as kubelet has it; the first happens at once."""
+
 
 class Backoff(Struct):
     """The first restart happens at once, then the wait doubles from `first` to `limit` seconds.

@@ -48,6 +48,10 @@ ETC_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _SHM = "/dev/shm"
 
 
+class RootRefused(BadInput):
+    """The user would be root, or may be, and the manifest has runAsNonRoot."""
+
+
 class ImageView(Record):
     """What the compiler needs of an image.
 
@@ -74,9 +78,10 @@ class Surroundings(Record):
     `namespaces` goes by OCI type ("network", "ipc", "uts"): a path is joined, "" is made new, and one that is not there
     is the host's. `etc` maps paths in the container (ETC_FILES) to files of the pod. `volumes` maps a volume's name to
     its place on the host, `image_volumes` a directory of the container to the place of what its image wants kept
-    there, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `ids` is the first
-    id of the host that the pod's user namespace maps, None for the host's users, and `mapped` are the volumes whose
-    files have the container's ids on disk, `read_only` those that no container writes to. `seccomp` is the
+    there, `shm` is the pod's /dev/shm, shared by its containers; "" gives each one of its own. `termination` is the
+    file for the container's last words, "" for none. `ids` is the first id of the host that the pod's user namespace
+    maps, None for the host's users, and `mapped` are the volumes whose files have the container's ids on disk,
+    `read_only` those that no container writes to. `seccomp` is the
     container's profile, None for no filter.
     """
 
@@ -92,6 +97,7 @@ class Surroundings(Record):
     mapped: frozenset[str] = frozenset()
     image_volumes: Mapping[str, str] = {}
     read_only: frozenset[str] = frozenset()
+    termination: str = ""
 
 
 def compile_container(
@@ -158,7 +164,7 @@ def resolve_user(pod: Pod, container: Container, image: ImageView) -> ResolvedUs
     user = users.resolve(text, image.accounts, gid=group, extra=extra, strict=strict)
     if chosen("run_as_non_root") and (user.uid == 0 or user.named):
         what = f"user {shown(text)} is a name, which stands for uid {user.uid}" if user.named else "the user is uid 0"
-        raise BadInput(
+        raise RootRefused(
             f"container {shown(container.name)}: runAsNonRoot, but {what}", remedy="set runAsUser to a number"
         )
     return user
@@ -334,6 +340,10 @@ def _mounts(
             options.append(f"within={source}")
             source = below
         mounts.append(_bind(source, _normal(mount.mount_path), *options, ids=mapping))
+    if surroundings.termination:
+        # The last one: it may be in a volume.
+        target = _normal(container.termination_message_path)
+        mounts.append(_bind(surroundings.termination, target, "nosuid", "nodev", "noexec"))
     return mounts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runtime.pod import termination
 from runtime.pod.objects import (
     Container,
     Deployment,
@@ -67,6 +68,8 @@ def _container(container: Container, host_network: bool) -> None:
     for probe in (container.liveness_probe, container.readiness_probe, container.startup_probe):
         if probe is not None:
             _probe(probe)
+    container.termination_message_path = container.termination_message_path or termination.DEFAULT_PATH
+    container.termination_message_policy = container.termination_message_policy or termination.FILE
     for port in container.ports:
         port.protocol = port.protocol or "TCP"
         if host_network and not port.host_port:

@@ -15,10 +15,7 @@ _BY_TYPE: dict[type, str] = {
     objects.EnvVarSource: "fileKeyRef",
     objects.ResourceRequirements: "claims",
     objects.SecurityContext: "privileged seLinuxOptions windowsOptions",
-    objects.Container: (
-        "lifecycle restartPolicyRules resizePolicy stdinOnce "
-        "terminationMessagePath terminationMessagePolicy volumeDevices"
-    ),
+    objects.Container: "lifecycle restartPolicyRules resizePolicy stdinOnce volumeDevices",
     objects.Volume: (
         "persistentVolumeClaim csi nfs iscsi image ephemeral fc flexVolume flocker gitRepo "
         "glusterfs gcePersistentDisk awsElasticBlockStore azureDisk azureFile cephfs cinder photonPersistentDisk "
@@ -27,7 +24,7 @@ _BY_TYPE: dict[type, str] = {
     objects.VolumeProjection: "serviceAccountToken clusterTrustBundle podCertificate",
     objects.PodSecurityContext: "seLinuxOptions seLinuxChangePolicy windowsOptions",
     objects.PodSpec: (
-        "ephemeralContainers activeDeadlineSeconds affinity automountServiceAccountToken "
+        "ephemeralContainers affinity automountServiceAccountToken "
         "hostnameOverride os "
         "overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
         "runtimeClassName schedulerName schedulingGates serviceAccount serviceAccountName "

@@ -90,6 +90,8 @@ class Monitor:
     def run(self) -> None:
         """Set up, serve until the pod is over and released. Raises the error that ended it, in the foreground."""
         credentials.set_child_subreaper()
+        if self.blueprint.deadline is not None:
+            self.loop.call_later(self.blueprint.deadline, self._deadline_exceeded)
         try:
             self._set_up()
             self.loop.run()
@@ -98,6 +100,15 @@ class Monitor:
             self.loop.close()
         if self.error is not None:
             raise self.error
+
+    def _deadline_exceeded(self) -> None:
+        """The pod has had its time, whatever its containers say when they are ended."""
+        if not self._stopping:
+            self.pod.failed = True
+            self.pod.reason = "DeadlineExceeded"
+            self.pod.message = "Pod was active on the node longer than the specified deadline"
+            self.changed()
+            self.stop(self.blueprint.grace)
 
     def _set_up(self) -> None:
         self._retry = None

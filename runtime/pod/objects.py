@@ -256,6 +256,8 @@ class Container(KubernetesStruct):
     stdin: bool = False
     tty: bool = False
     restart_policy: str = ""
+    termination_message_path: str = ""
+    termination_message_policy: str = ""
 
     @property
     def is_sidecar(self) -> bool:
@@ -300,6 +302,7 @@ class PodSpec(KubernetesStruct):
     volumes: list[Volume] = []
     restart_policy: str = ""
     termination_grace_period_seconds: int | None = None
+    active_deadline_seconds: int | None = None
     hostname: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool | None = msgspec.field(default=None, name="setHostnameAsFQDN")

@@ -27,6 +27,7 @@ from runtime.pod import (
     qos,
     quantities,
     sandbox,
+    termination,
     users,
     volume_limits,
     volumes,
@@ -53,6 +54,7 @@ from runtime.pod.probes import rules_of
 from runtime.pod.pullpolicy import Registries
 from runtime.pod.records import POD_INITIALIZING, ContainerRecord, Waiting
 from runtime.pod.runner import ImageMissing
+from runtime.pod.termination import TerminationMessage
 from runtime.settings import Settings
 
 _SHM_SIZE = 64 * 1024 * 1024
@@ -125,6 +127,12 @@ class Blueprint:
     @property
     def restart_policy(self) -> str:
         return self.pod.spec.restart_policy
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds from the pod's start within which it is to be over, None for no limit."""
+        seconds = self.pod.spec.active_deadline_seconds
+        return None if seconds is None else float(seconds)
 
     @property
     def grace(self) -> float:
@@ -285,6 +293,8 @@ class Blueprint:
         ids = self.places.ids if self._own_users else None
         if ids is not None:
             os.chown(made.upper, ids, ids)  # an overlay shows its upper directory's owner on "/"
+        message = self._termination(container, layer)
+        message.create(ids or 0)
         cgroup = self.places.cgroup(self._hierarchy).child(container.name)
         joined = ("user", *self._namespaces()) if self._own_users else self._namespaces()
         surroundings = Surroundings(
@@ -298,6 +308,7 @@ class Blueprint:
             shm=str(self._shm()),
             ids=ids,
             mapped=volumes.mapped(self.pod),
+            termination=str(message.path),
             image_volumes=_make_image_volumes(layer, image_volumes(container, view)),
             read_only=volumes.read_only(self.pod),
         )
@@ -317,6 +328,7 @@ class Blueprint:
             health=resolve_health(self.pod, container, view),
             probes=rules_of(container),
             place=self._place(),
+            message=message,
             stop_signal=resolve_stop_signal(self.pod, container, view),
         )
         return prepared, image.digest
@@ -326,6 +338,12 @@ class Blueprint:
         if self.network == "pod":
             return Place(self._sources.address)
         return Place("127.0.0.1", "" if self.network == "host" else str(self.places.namespace("net")))
+
+    def _termination(self, container: Container, layer: Path) -> TerminationMessage:
+        """Beside the attempt's upper layer, so that it goes with it."""
+        falls_back = container.termination_message_policy == termination.FALLBACK
+        limit = termination.limit_of(len(self.pod.spec.all_containers))
+        return TerminationMessage(layer / "termination-log", falls_back, limit)
 
     def _image(self, name: str) -> tuple[Image, ImageView]:
         try:

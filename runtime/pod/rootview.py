@@ -71,7 +71,9 @@ def _readable(config: spec.Config) -> spec.Config:
     upper = next(option.partition("=")[2] for option in overlay.options if option.startswith("upperdir="))
     if not os.path.isdir(upper):
         raise NotFound("its files are gone: the layer that it wrote to was removed")
-    config.mounts = [overlay, *(mount for mount in others if mount.type == "bind" and os.path.exists(mount.source))]
+    # Its /dev is not there: what was mounted below that would leave its place in the upper layer.
+    kept = [mount for mount in others if mount.type == "bind" and not mount.destination.startswith("/dev/")]
+    config.mounts = [overlay, *(mount for mount in kept if os.path.exists(mount.source))]
     if config.process is not None:
         config.process.terminal = False
     return config

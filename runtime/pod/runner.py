@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kernel.errors import BadInput, CommandNotExecutable, CommandNotFound, NotFound, RawpodError
 from kernel.pidfd import process_start_time
-from runtime.pod import pullpolicy
+from runtime.pod import backoff, pullpolicy
 from runtime.pod.attempt import Attempt, Ended, Prepared, Show
 from runtime.pod.backoff import Backoff
 from runtime.pod.directory import replace_file
@@ -19,13 +19,25 @@ if TYPE_CHECKING:
     from runtime.pod.health import Checker
     from runtime.pod.prober import Prober
     from runtime.pod.pulling import Done, Pull
+    from runtime.pod.termination import TerminationMessage
 
-# How long the reason of a failed pull stands alone, before the wait for the next one is told of.
+# How long the reason of a failure stands alone, before the wait for the next attempt is told of.
 _ERROR_SHOWN = 1.0
 
 
 class ImageMissing(NotFound):
     """The container's image is not in the store."""
+
+
+def _why_not_made(error: RawpodError | OSError) -> str:
+    """The reason of a container that could not be made, in kubelet's words."""
+    if isinstance(error, ImageMissing):
+        return "ErrImageNeverPull"
+    from runtime.pod.compile import RootRefused
+    from runtime.pod.environment import MissingReference
+
+    refused = isinstance(error, (RootRefused, MissingReference))
+    return "CreateContainerConfigError" if refused else "CreateContainerError"
 
 
 class Host(Protocol):
@@ -76,7 +88,9 @@ class Runner:
         self.done = False
         self._policy = restart_policy
         self._host, self._index, self._ended = host, index, ended
-        self._backoff, self._pull_backoff = Backoff(), pullpolicy.backoff()
+        self._backoff, self._pull_backoff = Backoff(first=backoff.FIRST_RESTART_DELAY), pullpolicy.backoff()
+        self._make_backoff = Backoff()
+        self._message: TerminationMessage | None = None
         self._pull: Pull | None = None
         self._pull_delay = 0.0
         self._checker: Checker | None = None
@@ -167,7 +181,7 @@ class Runner:
 
     def _is_running(self, prepared: Prepared, attempt: Attempt) -> None:
         container, record = attempt.container, self.record
-        self._started_at = timestamp()
+        self._started_at, self._message = timestamp(), prepared.message
         if isinstance(record.state, Terminated):
             record.last = record.state
         record.state = Running(self._started_at)
@@ -249,11 +263,10 @@ class Runner:
             now = timestamp()
             code = error.exit_code if isinstance(error, RawpodError) else RawpodError.exit_code
             self._record_end(Terminated(code, "StartError", now, now, self.record.id, message=str(error)))
-            self._over() if gives_up else self._restart_or_over(0.0)
+            self._over() if gives_up else self._restart_or_over(0.0, "RunContainerError", str(error))
             return
-        reason = "ErrImageNeverPull" if isinstance(error, ImageMissing) else "CreateContainerError"
-        self.record.wait(reason, str(error))
-        self._timer = self._host.loop.call_later(max(1.0, self._backoff.next_delay(0.0)), self._run)
+        self.record.wait(_why_not_made(error), str(error))
+        self._timer = self._host.loop.call_later(max(1.0, self._make_backoff.next_delay(0.0)), self._run)
         self._host.changed()
 
     def _attempt_ended(self, ended: Ended) -> None:
@@ -266,6 +279,7 @@ class Runner:
         status = ended.status
         reason = "OOMKilled" if ended.oom_killed and status.shell else "Error" if status.shell else "Completed"
         self.record.died = ended.died
+        message = self._last_words(failed=status.shell != 0)
         self._record_end(
             Terminated(
                 status.shell,
@@ -274,7 +288,7 @@ class Runner:
                 timestamp(),
                 self.record.id,
                 signal=status.signal,
-                message=unwell,
+                message=": ".join(filter(None, (unwell, message))),
             )
         )
         number = self.record.restarts
@@ -283,13 +297,21 @@ class Runner:
         if not self.done:
             self._host.discard(self._index, number)
 
+    def _last_words(self, *, failed: bool) -> str:
+        if self._message is None:
+            return ""
+        return self._message.read(failed=failed, logs=self._host.log_directory(self._index).path)
+
     def _record_end(self, end: Terminated) -> None:
         self.record.state = end
         self.record.pid = self.record.start_time = 0
         self._host.changed()
 
-    def _restart_or_over(self, ran: float, *, failed: bool = False) -> None:
-        """What a probe has ended has `failed` whatever its exit code is."""
+    def _restart_or_over(self, ran: float, reason: str = "", message: str = "", *, failed: bool = False) -> None:
+        """By the policy. What a probe has ended has `failed` whatever its exit code is.
+
+        A `reason` beside the end itself is shown before the back-off is.
+        """
         state = self.record.state
         assert isinstance(state, Terminated)
         policy = self._policy
@@ -300,8 +322,17 @@ class Runner:
         if delay == 0:
             self._restart()
             return
+        if not reason:
+            self._back_off(delay, delay)
+            return
+        self.record.wait(reason, message)
+        shown = min(_ERROR_SHOWN, delay / 2)
+        self._timer = self._host.loop.call_later(shown, lambda: self._back_off(delay, delay - shown))
+        self._host.changed()
+
+    def _back_off(self, delay: float, left: float) -> None:
         self.record.wait("CrashLoopBackOff", f"back-off {delay:g}s restarting container {self.record.name!r}")
-        self._timer = self._host.loop.call_later(delay, self._restart)
+        self._timer = self._host.loop.call_later(left, self._restart)
         self._host.changed()
 
     def _restart(self) -> None:

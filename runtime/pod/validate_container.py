@@ -20,6 +20,7 @@ from runtime.pod.objects import (
     SecurityContext,
 )
 from runtime.pod.validate_fields import selector_faults
+from runtime.pod.validate_lifecycle import termination_faults
 from runtime.pod.validate_mounts import absolute_path, mount_faults
 from runtime.pod.validate_probe import probes_faults
 
@@ -48,6 +49,7 @@ def container_faults(container: Container, spec: PodSpec, path: Path) -> Iterato
     yield from _environment(container, spec, path)
     yield from mount_faults(container.volume_mounts, spec, (*path, "volumeMounts"))
     yield from probes_faults(container, path)
+    yield from termination_faults(container, path)
     if container.resources:
         yield from resource_faults(container.resources, (*path, "resources"))
     if container.security_context:

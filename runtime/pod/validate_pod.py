@@ -28,6 +28,7 @@ def pod_faults(spec: PodSpec, meta: ObjectMeta, path: Path, meta_path: Path, *, 
     """All faults of a pod; with `always`, it is a template and must be restarted for ever."""
     yield from pod_annotations.faults(meta.annotations, spec, (*meta_path, "annotations"))
     yield from _restart(spec.restart_policy, (*path, "restartPolicy"), always)
+    yield from _deadline(spec.active_deadline_seconds, (*path, "activeDeadlineSeconds"), always)
     grace = spec.termination_grace_period_seconds
     if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
         yield Fault((*path, "terminationGracePeriodSeconds"), f"{grace} is out of range", f"0 to {MAX_GRACE_SECONDS}")
@@ -124,6 +125,15 @@ def host_ports(spec: PodSpec) -> Iterator[HostPort]:
             if taken:
                 place = (*where, "ports", number, "hostPort" if port.host_port else "containerPort")
                 yield HostPort(place, container.name, port.host_ip or ANY_ADDRESS, taken, port.protocol or "TCP")
+
+
+def _deadline(seconds: int | None, path: Path, always: bool) -> Iterator[Fault]:
+    if seconds is None:
+        return
+    if always:
+        yield Fault(path, "given in a template of replicas", "remove it")
+    elif not 1 <= seconds <= MAX_GRACE_SECONDS:
+        yield Fault(path, f"{seconds} is out of range", f"1 to {MAX_GRACE_SECONDS}")
 
 
 def _restart(policy: str, path: Path, always: bool) -> Iterator[Fault]:

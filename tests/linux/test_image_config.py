@@ -144,5 +144,5 @@ def test_run_as_non_root_refuses_what_the_image_names(pods: Pods) -> None:
     make_image(pods.settings.images, "web", cmd=("true",), user="web")
     container = {"name": "main", "image": "web", "imagePullPolicy": "Never"}
     pod = pods.start(container, securityContext={"runAsNonRoot": True})
-    pod.wait(lambda status: "CreateContainerError" in str(status["containerStatuses"][0]["state"]))
+    pod.wait(lambda status: "CreateContainerConfigError" in str(status["containerStatuses"][0]["state"]))
     assert "user 'web' is a name, which stands for uid 33" in pod.state()["state"]["waiting"]["message"]

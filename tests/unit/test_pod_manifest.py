@@ -123,8 +123,19 @@ ROWS: dict[str, tuple[str, str]] = {
         spec("hostUsers: false\nhostNetwork: true"),
         r"spec\.hostUsers: false does not go with hostNetwork: true",
     ),
-    "deadline": (spec("activeDeadlineSeconds: 5"), r"activeDeadlineSeconds: not supported by rawpod yet"),
-    "termination message": (container("terminationMessagePath: /x"), r"not supported by rawpod yet"),
+    "deadline": (spec("activeDeadlineSeconds: 0"), r"activeDeadlineSeconds: 0 is out of range \(1 to"),
+    "deadline of replicas": (
+        DEPLOYMENT + "      activeDeadlineSeconds: 5\n",
+        r"activeDeadlineSeconds: given in a template of replicas \(remove it",
+    ),
+    "termination message": (
+        container("terminationMessagePath: /proc/x"),
+        r"terminationMessagePath: a file cannot be mounted over '/proc/x' \(another path",
+    ),
+    "termination policy": (
+        container("terminationMessagePolicy: Fallback"),
+        r"terminationMessagePolicy: unknown policy 'Fallback' \(",
+    ),
     "sub path that is absolute": (
         container("volumeMounts: [{name: v, mountPath: /v, subPath: /x}]") + "  volumes: [{name: v, emptyDir: {}}]",
         r"subPath: '/x' is absolute",
