@@ -173,7 +173,7 @@ def names(set_: int, clear: int = 0) -> list[str]:
 def known_options() -> list[str]:
     """Every option that is no filesystem's own, sorted (features.md, "Mount options")."""
     recursive = ["r" + name for name in _ATTRIBUTES]
-    others = ["bind", "rbind", "remount", "tmpcopyup", "copyup", "idmap", "ridmap", "within"]
+    others = ["bind", "rbind", "remount", "tmpcopyup", "copyup", "idmap", "ridmap"]
     return sorted({*_ATTRIBUTES, *recursive, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING_TO_DO, *others, *_LINKS})
 
 

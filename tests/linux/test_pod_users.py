@@ -87,7 +87,7 @@ def test_files_made_through_volumes_have_the_ids_of_the_container_on_disk(pods: 
 
 
 def test_volumes_in_memory_belong_to_the_pods_users(pods: Pods) -> None:
-    text = "stat -c %u:%a /memory /secret/key; cat /secret/key; touch /memory/new && stat -c %u /memory/new"
+    text = "stat -L -c %u:%a /memory /secret/key; cat /secret/key; touch /memory/new && stat -c %u /memory/new"
     pod = pods.start(
         container(
             "main", *script(text), volumeMounts=[{"name": n, "mountPath": f"/{n}"} for n in ("memory", "secret")]
