@@ -19,9 +19,9 @@ endef
 help:
 	@echo "make demo         the main job: a Deployment kept at its count, narrated"
 	@echo "make test         every check and test, here and in virtual machines of Debian 12 and 13"
-	@echo "make test-quick   checks, unit tests and native root tests (under 5 minutes)"
+	@echo "make test-quick   checks, unit tests and native root tests (some minutes)"
 	@echo "make conformance  the runtime-spec's sentences put to rawpod-oci, crun and runc"
-	@echo "make check        format, lint, types, layers, unit tests (under 20 seconds)"
+	@echo "make check        format, lint, types, layers, unit tests (half a minute)"
 	@echo "make setup        build .venv with .venv/bin/rawpod"
 	@echo "make install      put the program under $(PREFIX), link /usr/local/bin/rawpod, add the systemd units"
 	@echo "make bench        starts and replacements, timed beside crun"
